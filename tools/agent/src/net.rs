@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The ends of network tests: send known data, hash what arrives.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, Context, Result};
+use netback_proto::{Hasher, NetReport, NetRole, Source};
+
+const BUFFER: usize = 128 * 1024;
+/// Payload of the datagram that ends a series.
+const CLOSING: &[u8] = b"netback-lab: end";
+
+/// Plays `role`; `ready` is called once a listening end may be connected to.
+pub fn play(role: &NetRole, limit: Duration, ready: impl FnOnce()) -> Result<NetReport> {
+    match *role {
+        NetRole::TcpReceive { at } => tcp_receive(at, limit, ready),
+        NetRole::TcpSend { to, bytes, seed } => tcp_send(to, bytes, seed, limit),
+        NetRole::UdpReceive { at } => udp_receive(at, limit, ready),
+        NetRole::UdpSend {
+            to,
+            count,
+            size,
+            seed,
+            gap_us,
+        } => udp_send(
+            to,
+            count,
+            size as usize,
+            seed,
+            Duration::from_micros(gap_us),
+        ),
+    }
+}
+
+fn left(start: Instant, limit: Duration) -> Result<Duration> {
+    match limit.checked_sub(start.elapsed()) {
+        Some(left) if !left.is_zero() => Ok(left),
+        _ => bail!("no end after {} s", limit.as_secs()),
+    }
+}
+
+fn accept(listener: &TcpListener, limit: Duration) -> Result<TcpStream> {
+    let start = Instant::now();
+    listener.set_nonblocking(true)?;
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                stream.set_nonblocking(false)?;
+                return Ok(stream);
+            }
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                left(start, limit).context("nobody connected")?;
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Err(e) => return Err(e).context("cannot accept a connection"),
+        }
+    }
+}
+
+fn tcp_receive(at: SocketAddr, limit: Duration, ready: impl FnOnce()) -> Result<NetReport> {
+    let begun = Instant::now();
+    let listener = TcpListener::bind(at).with_context(|| format!("cannot listen on {at}"))?;
+    ready();
+    let mut stream = accept(&listener, limit)?;
+    let start = Instant::now();
+    let mut hasher = Hasher::default();
+    let mut bytes = 0;
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        stream.set_read_timeout(Some(left(begun, limit)?))?;
+        let n = stream
+            .read(&mut buffer)
+            .with_context(|| format!("the stream broke after {bytes} bytes"))?;
+        if n == 0 {
+            break;
+        }
+        hasher.update(&buffer[..n]);
+        bytes += n as u64;
+    }
+    Ok(NetReport {
+        bytes,
+        datagrams: 0,
+        digest: hasher.digest(),
+        nanoseconds: start.elapsed().as_nanos() as u64,
+    })
+}
+
+fn tcp_send(to: SocketAddr, bytes: u64, seed: u64, limit: Duration) -> Result<NetReport> {
+    let begun = Instant::now();
+    let mut stream = TcpStream::connect_timeout(&to, limit.min(Duration::from_secs(20)))
+        .with_context(|| format!("cannot connect to {to}"))?;
+    let start = Instant::now();
+    let mut source = Source::new(seed);
+    let mut hasher = Hasher::default();
+    let mut sent = 0;
+    let mut buffer = vec![0; BUFFER];
+    while sent < bytes {
+        let n = (bytes - sent).min(BUFFER as u64) as usize;
+        source.fill(&mut buffer[..n]);
+        hasher.update(&buffer[..n]);
+        stream.set_write_timeout(Some(left(begun, limit)?))?;
+        stream
+            .write_all(&buffer[..n])
+            .with_context(|| format!("the stream broke after {sent} bytes"))?;
+        sent += n as u64;
+    }
+    stream
+        .shutdown(Shutdown::Write)
+        .context("cannot end the stream")?;
+    // The end counts as sent when the other side has seen it and closed as well.
+    stream.set_read_timeout(Some(left(begun, limit)?))?;
+    let answer = stream
+        .read(&mut buffer[..1])
+        .context("the receiver did not close the stream")?;
+    if answer != 0 {
+        bail!("the receiver sent something back");
+    }
+    Ok(NetReport {
+        bytes: sent,
+        datagrams: 0,
+        digest: hasher.digest(),
+        nanoseconds: start.elapsed().as_nanos() as u64,
+    })
+}
+
+fn datagram_hash(data: &[u8]) -> u128 {
+    let mut hasher = Hasher::default();
+    hasher.update(data);
+    hasher.digest()
+}
+
+fn udp_receive(at: SocketAddr, limit: Duration, ready: impl FnOnce()) -> Result<NetReport> {
+    let begun = Instant::now();
+    let socket = UdpSocket::bind(at).with_context(|| format!("cannot listen on {at}"))?;
+    ready();
+    let mut report = NetReport::default();
+    let mut first = None;
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let patience = if first.is_some() {
+            Duration::from_secs(1)
+        } else {
+            limit
+        };
+        socket.set_read_timeout(Some(patience.min(left(begun, limit)?)))?;
+        let n = match socket.recv(&mut buffer) {
+            Ok(n) => n,
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
+            Err(e) => return Err(e).context("cannot receive"),
+        };
+        if &buffer[..n] == CLOSING {
+            break;
+        }
+        let start = *first.get_or_insert_with(Instant::now);
+        report.bytes += n as u64;
+        report.datagrams += 1;
+        report.digest = report.digest.wrapping_add(datagram_hash(&buffer[..n]));
+        report.nanoseconds = start.elapsed().as_nanos() as u64;
+    }
+    Ok(report)
+}
+
+fn udp_send(
+    to: SocketAddr,
+    count: u32,
+    size: usize,
+    seed: u64,
+    gap: Duration,
+) -> Result<NetReport> {
+    let at: SocketAddr = if to.is_ipv4() {
+        ([0, 0, 0, 0], 0).into()
+    } else {
+        ([0u16; 8], 0).into()
+    };
+    let socket = UdpSocket::bind(at)?;
+    socket
+        .connect(to)
+        .with_context(|| format!("no way to {to}"))?;
+    let start = Instant::now();
+    let mut source = Source::new(seed);
+    let mut report = NetReport::default();
+    let mut buffer = vec![0; size];
+    for _ in 0..count {
+        source.fill(&mut buffer);
+        socket.send(&buffer).context("cannot send")?;
+        report.bytes += size as u64;
+        report.datagrams += 1;
+        report.digest = report.digest.wrapping_add(datagram_hash(&buffer));
+        if !gap.is_zero() {
+            std::thread::sleep(gap);
+        }
+    }
+    report.nanoseconds = start.elapsed().as_nanos() as u64;
+    for _ in 0..3 {
+        socket.send(CLOSING).context("cannot send")?;
+    }
+    Ok(report)
+}

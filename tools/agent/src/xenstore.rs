@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The few xenstore requests the agent needs, over the kernel's or the daemon's socket.
+
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+const READ: u32 = 2;
+const WATCH: u32 = 4;
+const WRITE: u32 = 11;
+const WATCH_EVENT: u32 = 15;
+const ERROR: u32 = 16;
+const PAYLOAD_MAX: usize = 4096;
+
+/// A connection to xenstore.
+pub struct Xenstore {
+    file: File,
+    events: VecDeque<String>,
+}
+
+impl Xenstore {
+    /// Connects to the daemon where it runs here, and through the kernel elsewhere.
+    pub fn connect() -> io::Result<Self> {
+        let file = match UnixStream::connect("/run/xenstored/socket") {
+            Ok(stream) => File::from(OwnedFd::from(stream)),
+            Err(_) => OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open("/dev/xen/xenbus")
+                .map_err(|e| io::Error::new(e.kind(), format!("cannot reach xenstore: {e}")))?,
+        };
+        Ok(Self {
+            file,
+            events: VecDeque::new(),
+        })
+    }
+
+    fn receive(&mut self) -> io::Result<(u32, Vec<u8>)> {
+        let mut header = [0; 16];
+        self.file.read_exact(&mut header)?;
+        let field =
+            |i: usize| u32::from_le_bytes([header[i], header[i + 1], header[i + 2], header[i + 3]]);
+        let len = field(12) as usize;
+        if len > PAYLOAD_MAX {
+            return Err(io::Error::other("xenstore sent an overlong message"));
+        }
+        let mut payload = vec![0; len];
+        self.file.read_exact(&mut payload)?;
+        Ok((field(0), payload))
+    }
+
+    fn request(&mut self, kind: u32, parts: &[&[u8]]) -> io::Result<Vec<u8>> {
+        let payload = parts.concat();
+        let mut message = Vec::with_capacity(16 + payload.len());
+        for field in [kind, 0, 0, payload.len() as u32] {
+            message.extend_from_slice(&field.to_le_bytes());
+        }
+        message.extend_from_slice(&payload);
+        self.file.write_all(&message)?;
+        loop {
+            let (answer, payload) = self.receive()?;
+            if answer == WATCH_EVENT {
+                self.remember(&payload);
+            } else if answer == ERROR {
+                let name = String::from_utf8_lossy(&payload);
+                let name = name.trim_end_matches('\0');
+                let kind = match name {
+                    "ENOENT" => io::ErrorKind::NotFound,
+                    "EACCES" => io::ErrorKind::PermissionDenied,
+                    _ => io::ErrorKind::Other,
+                };
+                return Err(io::Error::new(kind, format!("xenstore says {name}")));
+            } else {
+                return Ok(payload);
+            }
+        }
+    }
+
+    fn remember(&mut self, payload: &[u8]) {
+        let path = payload.split(|&b| b == 0).next().unwrap_or_default();
+        self.events
+            .push_back(String::from_utf8_lossy(path).into_owned());
+    }
+
+    /// Reads a node.
+    pub fn read(&mut self, path: &str) -> io::Result<String> {
+        let value = self.request(READ, &[path.as_bytes(), b"\0"])?;
+        Ok(String::from_utf8_lossy(&value).into_owned())
+    }
+
+    /// Writes a node.
+    pub fn write(&mut self, path: &str, value: &str) -> io::Result<()> {
+        self.request(WRITE, &[path.as_bytes(), b"\0", value.as_bytes()])
+            .map(drop)
+    }
+
+    /// Asks to be told of changes at and below `path`.
+    pub fn watch(&mut self, path: &str) -> io::Result<()> {
+        self.request(WATCH, &[path.as_bytes(), b"\0watch\0"])
+            .map(drop)
+    }
+
+    /// Takes a watch event that came while something else was awaited.
+    pub fn stored_event(&mut self) -> Option<String> {
+        self.events.pop_front()
+    }
+
+    /// Waits for a watch event.
+    pub fn next_event(&mut self) -> io::Result<String> {
+        loop {
+            if let Some(event) = self.stored_event() {
+                return Ok(event);
+            }
+            let (kind, payload) = self.receive()?;
+            if kind == WATCH_EVENT {
+                self.remember(&payload);
+            }
+        }
+    }
+}
+
+impl AsFd for Xenstore {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the `lab` command can do.
+
+mod run;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use netback_lab::{cache, setup, ui, Checkout, Driver, Kind, Lab, LabBuilder};
+
+/// Xen, a dom0 and guests in an emulator, to try the netback module in.
+#[derive(Parser)]
+#[command(version, about)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Prepare everything that a lab needs, into the cache.
+    Setup,
+    /// Build netback.ko against the lab's kernel.
+    Build {
+        /// More arguments for make, such as CLIPPY=1.
+        make: Vec<String>,
+    },
+    /// Boot a lab, run a script in dom0, show what it said and dom0's kernel log.
+    Run(run::RunArgs),
+    /// Say what the lab is made of and where.
+    Info,
+    /// Empty the cache.
+    Clean,
+}
+
+/// Which backend.
+#[derive(Clone, Copy, ValueEnum)]
+enum DriverName {
+    /// This project's.
+    Netback,
+    /// The kernel's own.
+    XenNetback,
+    /// None.
+    None,
+}
+
+impl From<DriverName> for Driver {
+    fn from(name: DriverName) -> Self {
+        match name {
+            DriverName::Netback => Self::Netback,
+            DriverName::XenNetback => Self::XenNetback,
+            DriverName::None => Self::None,
+        }
+    }
+}
+
+/// What kind of guest.
+#[derive(Clone, Copy, ValueEnum)]
+enum KindName {
+    Pv,
+    Pvh,
+}
+
+impl From<KindName> for Kind {
+    fn from(name: KindName) -> Self {
+        match name {
+            KindName::Pv => Self::Pv,
+            KindName::Pvh => Self::Pvh,
+        }
+    }
+}
+
+/// How the machine shall be.
+#[derive(Args)]
+struct MachineArgs {
+    /// Which backend dom0 loads.
+    #[arg(long, value_enum, default_value = "netback")]
+    driver: DriverName,
+    /// The backend's module parameters, such as "threaded=1".
+    #[arg(long, default_value = "")]
+    params: String,
+    /// Memory of the whole machine, in MiB.
+    #[arg(long, default_value_t = 2560)]
+    memory: u32,
+    /// Processors.
+    #[arg(long, default_value_t = 2)]
+    cpus: u32,
+    /// More for dom0's command line.
+    #[arg(long, default_value = "")]
+    dom0_cmdline: String,
+    /// More for Xen's command line.
+    #[arg(long, default_value = "")]
+    xen_cmdline: String,
+    /// Let virtual time count instructions (repeatable, and about six times slower).
+    #[arg(long)]
+    icount: bool,
+    /// Boot dom0 with KFENCE, red zones and poisoning.
+    #[arg(long)]
+    debug: bool,
+}
+
+/// What the tests' dom0 is told, to catch memory errors.
+pub const DEBUG_CMDLINE: &str = "kfence.sample_interval=10 slub_debug=FZP init_on_free=1";
+
+impl MachineArgs {
+    fn builder(&self) -> LabBuilder {
+        let debug = if self.debug { DEBUG_CMDLINE } else { "" };
+        Lab::builder()
+            .driver(self.driver.into())
+            .parameters(&self.params)
+            .memory_mib(self.memory)
+            .cpus(self.cpus)
+            .dom0_cmdline(&format!("{debug} {}", self.dom0_cmdline))
+            .xen_cmdline(&self.xen_cmdline)
+            .icount(self.icount)
+    }
+}
+
+/// Carries out the command.
+pub fn run(cli: Cli) -> Result<ExitCode> {
+    match cli.command {
+        Command::Setup => {
+            let sdk = setup::ensure()?;
+            ui::note(format!("the lab is ready in {}", sdk.cache.dir().display()));
+        }
+        Command::Build { make } => build(&make)?,
+        Command::Run(args) => return run::run(&args),
+        Command::Info => info()?,
+        Command::Clean => clean()?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn build(make: &[String]) -> Result<()> {
+    let checkout = Checkout::find()?;
+    let sdk = setup::ensure()?;
+    if make.is_empty() {
+        let module = checkout.module(&sdk)?;
+        println!("{}", module.display());
+        return Ok(());
+    }
+    let mut arguments: Vec<&str> = make.iter().map(String::as_str).collect();
+    if make.iter().all(|a| a.contains('=')) {
+        arguments.push("modules");
+    }
+    let log = checkout.build_dir()?.join("make.log");
+    checkout.make(&sdk, &arguments, &log)?;
+    print!("{}", std::fs::read_to_string(log)?);
+    Ok(())
+}
+
+fn info() -> Result<()> {
+    let sdk = setup::ensure()?;
+    println!(
+        "kernel   {} (package version {})",
+        sdk.pin.release, sdk.pin.version
+    );
+    println!("root     {}", sdk.root.display());
+    println!("tree     {}", sdk.tree.display());
+    println!("modules  {}", sdk.modules().display());
+    println!("cache    {}", sdk.cache.dir().display());
+    Ok(())
+}
+
+fn clean() -> Result<()> {
+    let cache = cache::Cache::open()?;
+    let _lock = cache.lock()?;
+    for entry in std::fs::read_dir(cache.dir())? {
+        let path = entry?.path();
+        if path.file_name().is_some_and(|n| n != "lock") {
+            cache::remove(&path)?;
+        }
+    }
+    ui::note(format!("{} is empty", cache.dir().display()));
+    Ok(())
+}

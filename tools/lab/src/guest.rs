@@ -1,0 +1,441 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Guests.
+
+use std::collections::BTreeSet;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, Context, Result};
+use netback_proto::ToAgent;
+
+use crate::channel::Channel;
+use crate::lab::{Inner, DOM0_DIR};
+use crate::machine::Machine;
+use crate::process::tail_of;
+
+/// What a guest runs as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Paravirtualised.
+    Pv,
+    /// Hardware-virtualised without emulated devices.
+    Pvh,
+}
+
+impl Kind {
+    /// As Xen's tools call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pv => "pv",
+            Self::Pvh => "pvh",
+        }
+    }
+}
+
+/// How a guest shall be.
+pub struct GuestBuilder {
+    lab: Arc<Inner>,
+    kind: Kind,
+    vcpus: u32,
+    vifs: u32,
+    memory_mib: u32,
+    kernel: Option<PathBuf>,
+    cmdline: String,
+    name: Option<String>,
+}
+
+impl GuestBuilder {
+    pub(crate) fn new(lab: Arc<Inner>) -> Self {
+        Self {
+            lab,
+            kind: Kind::Pv,
+            vcpus: 1,
+            vifs: 1,
+            memory_mib: 320,
+            kernel: None,
+            cmdline: String::new(),
+            name: None,
+        }
+    }
+
+    /// A guest of this kind.
+    pub fn kind(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// A PV guest.
+    pub fn pv(self) -> Self {
+        self.kind(Kind::Pv)
+    }
+
+    /// A PVH guest.
+    pub fn pvh(self) -> Self {
+        self.kind(Kind::Pvh)
+    }
+
+    /// Virtual processors.
+    pub fn vcpus(mut self, vcpus: u32) -> Self {
+        self.vcpus = vcpus;
+        self
+    }
+
+    /// Virtual interfaces, the Nth of which is on the bridge brN.
+    pub fn vifs(mut self, vifs: u32) -> Self {
+        self.vifs = vifs;
+        self
+    }
+
+    /// Memory in MiB.
+    pub fn memory(mut self, mib: u32) -> Self {
+        self.memory_mib = mib;
+        self
+    }
+
+    /// Another kernel than dom0's.
+    pub fn kernel(mut self, kernel: &Path) -> Self {
+        self.kernel = Some(kernel.to_owned());
+        self
+    }
+
+    /// More for the kernel's command line.
+    pub fn cmdline(mut self, more: &str) -> Self {
+        more.clone_into(&mut self.cmdline);
+        self
+    }
+
+    /// Its name, which no other guest may have.
+    pub fn name(mut self, name: &str) -> Self {
+        self.name = Some(name.to_owned());
+        self
+    }
+
+    /// Starts it and waits for its agent.
+    pub fn start(self) -> Result<Guest> {
+        let number = self.lab.number();
+        let name = self
+            .name
+            .clone()
+            .unwrap_or_else(|| format!("{}{number}", self.kind.name()));
+        let kernel = self
+            .lab
+            .upload(self.kernel.as_deref().unwrap_or(&self.lab.sdk.vmlinux))?;
+        let image = self.lab.upload(&self.lab.guest_image)?;
+        let slot = self.lab.take_slot()?;
+        let mut guest = Guest {
+            lab: self.lab.clone(),
+            kind: self.kind,
+            name,
+            number,
+            slot,
+            state: Mutex::new(State {
+                domid: None,
+                vifs: (0..self.vifs).collect(),
+            }),
+            machine: None,
+        };
+        let config = guest.config(&self, &kernel, &image);
+        match guest.create(&config) {
+            Ok(()) => Ok(guest),
+            Err(e) => {
+                let tails = format!("{}\n{}", guest.tails(), self.lab.tails());
+                Err(e.context(format!("cannot start the guest {}\n{tails}", guest.name)))
+            }
+        }
+    }
+}
+
+struct State {
+    domid: Option<u16>,
+    vifs: BTreeSet<u32>,
+}
+
+/// A running guest. It is destroyed when this is dropped.
+///
+/// What can be done with every machine can be done with a guest: see [`Machine`].
+pub struct Guest {
+    lab: Arc<Inner>,
+    kind: Kind,
+    name: String,
+    number: u32,
+    slot: u16,
+    state: Mutex<State>,
+    machine: Option<Machine>,
+}
+
+impl Deref for Guest {
+    type Target = Machine;
+
+    fn deref(&self) -> &Machine {
+        match &self.machine {
+            Some(machine) => machine,
+            // `start` hands a guest out only with its agent connected.
+            None => unreachable!("a guest without its agent"),
+        }
+    }
+}
+
+impl Guest {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn dom0(&self) -> Result<&Machine> {
+        self.lab.dom0()
+    }
+
+    fn xl(&self, arguments: &str) -> Result<String> {
+        Ok(self
+            .dom0()?
+            .run_within(&format!("xl {arguments}"), self.lab.limit(120))?
+            .stdout)
+    }
+
+    fn vif(&self, handle: u32) -> String {
+        format!(
+            "mac=00:16:3e:4e:{:02x}:{handle:02x},bridge=br{},script=vif-lab,devid={handle}",
+            self.number,
+            handle % 4
+        )
+    }
+
+    fn config(&self, builder: &GuestBuilder, kernel: &str, image: &str) -> String {
+        let vifs: Vec<String> = (0..builder.vifs)
+            .map(|h| format!("'{}'", self.vif(h)))
+            .collect();
+        let tsc = if self.kind == Kind::Pvh {
+            "tsc_mode=\"native\"\n"
+        } else {
+            ""
+        };
+        format!(
+            "name=\"{name}\"\ntype=\"{kind}\"\nkernel=\"{kernel}\"\nramdisk=\"{image}\"\n\
+             extra=\"console=hvc0 lab.number={number} panic=1 {cmdline}\"\n\
+             memory={memory}\nvcpus={vcpus}\nvif=[{vifs}]\n{tsc}\
+             on_poweroff=\"destroy\"\non_reboot=\"restart\"\non_crash=\"destroy\"\n",
+            name = self.name,
+            kind = self.kind.name(),
+            number = self.number,
+            cmdline = builder.cmdline,
+            memory = builder.memory_mib,
+            vcpus = builder.vcpus,
+            vifs = vifs.join(","),
+        )
+    }
+
+    fn create(&mut self, config: &str) -> Result<()> {
+        let path = format!("{DOM0_DIR}/{}.cfg", self.name);
+        self.dom0()?.put(&path, config.as_bytes(), 0o644)?;
+        self.xl(&format!("create -q {path}"))?;
+        let domid = self
+            .find_domid()?
+            .context("the guest was created and is gone already")?;
+        self.connect(domid)
+    }
+
+    /// The domain that has this guest's name now.
+    fn find_domid(&self) -> Result<Option<u16>> {
+        let script = format!("xl domid {} 2>/dev/null || true", self.name);
+        let output = self.dom0()?.run(&script)?;
+        Ok(output.text().parse().ok())
+    }
+
+    fn connect(&mut self, domid: u16) -> Result<()> {
+        self.state().domid = Some(domid);
+        let limit = self.lab.limit(120);
+        let request = self.dom0()?.channel().request(|id| ToAgent::Link {
+            id,
+            domid,
+            slot: self.slot,
+            limit_ms: limit.as_millis() as u64,
+        })?;
+        request.done(limit + Duration::from_secs(10), "linking a guest")?;
+        let (channel, kernel) =
+            Channel::open(&self.lab.socket(self.slot), &self.name, self.lab.limit(30))?;
+        self.machine = Some(Machine::new(channel, kernel));
+        Ok(())
+    }
+
+    fn disconnect(&self, domid: u16) -> Result<()> {
+        if let Some(machine) = &self.machine {
+            machine.channel().close();
+        }
+        self.dom0()?
+            .channel()
+            .request(|id| ToAgent::Unlink { id, domid })?
+            .done(self.lab.limit(30), "letting go of a guest")
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it runs as.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Its domain.
+    pub fn domid(&self) -> Result<u16> {
+        self.state()
+            .domid
+            .with_context(|| format!("{} does not run", self.name))
+    }
+
+    /// Address of its vif 0.
+    pub fn address(&self) -> String {
+        self.address_of(0)
+    }
+
+    /// Address of one of its vifs.
+    pub fn address_of(&self, handle: u32) -> String {
+        format!("10.0.{handle}.{}", self.number)
+    }
+
+    /// IPv6 address of its vif 0.
+    pub fn address6(&self) -> String {
+        format!("fd00::{}", self.number)
+    }
+
+    /// Name in dom0 of one of its interfaces.
+    pub fn vif_name(&self, handle: u32) -> Result<String> {
+        Ok(format!("vif{}.{handle}", self.domid()?))
+    }
+
+    /// What its console showed.
+    pub fn console_log(&self) -> Result<String> {
+        self.dom0()?
+            .read(&format!("/var/log/xen/console/guest-{}.log", self.name))
+    }
+
+    /// Its kernel log.
+    pub fn dmesg(&self) -> Result<String> {
+        Ok(self.run("dmesg")?.stdout)
+    }
+
+    fn tails(&self) -> String {
+        let console = self.console_log().unwrap_or_default();
+        format!(
+            "--- the end of {}'s console ---\n{}",
+            self.name,
+            tail_of(&console, 25)
+        )
+    }
+
+    /// Waits until domain `domid` is gone altogether.
+    fn wait_gone(&self, domid: u16, limit: Duration) -> Result<()> {
+        let start = Instant::now();
+        let script = format!("xl list {domid} >/dev/null 2>&1");
+        while self
+            .dom0()?
+            .try_run(&script, self.lab.limit(60))?
+            .status
+            .success()
+        {
+            if start.elapsed() > limit {
+                let list = self.xl("list").unwrap_or_default();
+                bail!("domain {domid} does not go away:\n{list}\n{}", self.tails());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// Destroys it at once, whatever it does.
+    pub fn destroy(&self) -> Result<()> {
+        let Some(domid) = self.state().domid.take() else {
+            return Ok(());
+        };
+        self.xl(&format!("destroy {domid}"))?;
+        self.disconnect(domid)?;
+        self.wait_gone(domid, self.lab.limit(30))
+    }
+
+    /// Asks it to end and waits for that.
+    pub fn shutdown(&self) -> Result<()> {
+        let domid = self.domid()?;
+        self.xl(&format!("shutdown {domid}"))?;
+        let start = Instant::now();
+        // Its memory must be let go of, or it cannot end.
+        let script = format!("xenstore-exists /local/domain/{domid}/data");
+        while self
+            .dom0()?
+            .try_run(&script, self.lab.limit(60))?
+            .status
+            .success()
+        {
+            if start.elapsed() > self.lab.limit(120) {
+                bail!("{} does not shut down\n{}", self.name, self.tails());
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        self.state().domid = None;
+        self.disconnect(domid)?;
+        self.wait_gone(domid, self.lab.limit(60))
+    }
+
+    /// Reboots it from inside and waits until it is back.
+    pub fn reboot(&mut self) -> Result<()> {
+        let old = self.domid()?;
+        self.xl(&format!("reboot {old}"))?;
+        let start = Instant::now();
+        let new = loop {
+            match self.find_domid()? {
+                Some(domid) if domid != old => break domid,
+                _ if start.elapsed() > self.lab.limit(180) => {
+                    bail!("{} does not reboot\n{}", self.name, self.tails())
+                }
+                _ => std::thread::sleep(Duration::from_millis(200)),
+            }
+        };
+        self.disconnect(old)?;
+        self.connect(new)
+    }
+
+    /// Plugs in the vif `handle` and waits until the guest has its address.
+    pub fn attach_vif(&self, handle: u32) -> Result<()> {
+        self.xl(&format!(
+            "network-attach {} {}",
+            self.domid()?,
+            self.vif(handle)
+        ))?;
+        self.state().vifs.insert(handle);
+        self.await_vif(handle)
+    }
+
+    /// Waits until the guest has the vif `handle` and its address.
+    pub fn await_vif(&self, handle: u32) -> Result<()> {
+        let address = self.address_of(handle);
+        let script = format!(
+            "for i in $(seq 600); do lab-net; ip -o addr | grep -q '{address}/' && exit 0; sleep 0.05; done; exit 1"
+        );
+        self.run_within(&script, self.lab.limit(90))
+            .with_context(|| format!("{} does not get its vif {handle}", self.name))?;
+        Ok(())
+    }
+
+    /// Unplugs the vif `handle`.
+    pub fn detach_vif(&self, handle: u32) -> Result<()> {
+        self.xl(&format!("network-detach {} {handle}", self.domid()?))?;
+        self.state().vifs.remove(&handle);
+        Ok(())
+    }
+
+    /// Handles of its vifs.
+    pub fn vifs(&self) -> Vec<u32> {
+        self.state().vifs.iter().copied().collect()
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        if let Err(e) = self.destroy() {
+            tracing::warn!("cannot destroy {}: {e:#}", self.name);
+        }
+        self.lab.free_slot(self.slot);
+    }
+}

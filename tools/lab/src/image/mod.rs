@@ -1,0 +1,411 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The first root file systems of dom0 and of guests: busybox, the agent, a few modules, and in
+//! dom0 Xen's tools.
+
+pub mod cpio;
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use flate2::{write::GzEncoder, Compression};
+
+use crate::cache;
+use crate::process::{capture, capture_text};
+use crate::setup::Sdk;
+use crate::ui;
+use cpio::{Archive, Entry};
+
+/// Which image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// For dom0.
+    Dom0,
+    /// For guests.
+    Guest,
+}
+
+const DOM0_PROGRAMS: &[&str] = &[
+    "usr/lib/xen-4.20/bin/xl",
+    "usr/lib/xen-4.20/bin/xenstored",
+    "usr/lib/xen-4.20/bin/xenconsoled",
+    "usr/lib/xen-4.20/bin/xenconsole",
+    "usr/lib/xen-4.20/bin/xen-init-dom0",
+    "usr/lib/xen-4.20/bin/libxl-save-helper",
+    "usr/lib/xen-4.20/bin/lsevtchn",
+    "usr/bin/xenstore-read",
+    "usr/bin/xenstore-write",
+    "usr/bin/xenstore-ls",
+    "usr/bin/xenstore-list",
+    "usr/bin/xenstore-rm",
+    "usr/bin/xenstore-exists",
+    "usr/bin/xenstore-chmod",
+    "usr/bin/xenstore-watch",
+    "usr/sbin/ip",
+    "usr/sbin/bridge",
+    "usr/sbin/tc",
+    "usr/bin/ss",
+    "usr/sbin/ethtool",
+    "usr/bin/iperf3",
+];
+
+const GUEST_PROGRAMS: &[&str] = &[
+    "usr/bin/xenstore-read",
+    "usr/bin/xenstore-write",
+    "usr/bin/xenstore-ls",
+    "usr/sbin/ip",
+    "usr/sbin/tc",
+    "usr/sbin/ethtool",
+    "usr/bin/iperf3",
+];
+
+const DOM0_MODULES: &[&str] = &[
+    "xen-evtchn",
+    "xen-gntdev",
+    "xen-gntalloc",
+    "xen-privcmd",
+    "xenfs",
+    "bridge",
+    "xen-netback",
+    "pktgen",
+    "veth",
+    "dummy",
+    "8021q",
+    "tun",
+];
+
+const GUEST_MODULES: &[&str] = &[
+    "xen-evtchn",
+    "xen-gntdev",
+    "xen-gntalloc",
+    "xen-privcmd",
+    "xenfs",
+    "xen-netfront",
+    "pktgen",
+    "veth",
+    "8021q",
+];
+
+impl Role {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Dom0 => "dom0",
+            Self::Guest => "guest",
+        }
+    }
+
+    fn programs(self) -> &'static [&'static str] {
+        match self {
+            Self::Dom0 => DOM0_PROGRAMS,
+            Self::Guest => GUEST_PROGRAMS,
+        }
+    }
+
+    fn modules(self) -> &'static [&'static str] {
+        match self {
+            Self::Dom0 => DOM0_MODULES,
+            Self::Guest => GUEST_MODULES,
+        }
+    }
+
+    /// Our own files: where, what, permission bits.
+    fn files(self) -> Vec<(&'static str, &'static str, u32)> {
+        match self {
+            Self::Dom0 => vec![
+                ("init", include_str!("../../assets/dom0-init.sh"), 0o755),
+                (
+                    "etc/xen/scripts/vif-lab",
+                    include_str!("../../assets/vif-lab.sh"),
+                    0o755,
+                ),
+                (
+                    "etc/xen/xl.conf",
+                    include_str!("../../assets/xl.conf"),
+                    0o644,
+                ),
+            ],
+            Self::Guest => vec![
+                ("init", include_str!("../../assets/guest-init.sh"), 0o755),
+                (
+                    "usr/sbin/lab-net",
+                    include_str!("../../assets/lab-net.sh"),
+                    0o755,
+                ),
+                // The kernel runs these when the toolstack asks it to go.
+                (
+                    "usr/sbin/poweroff",
+                    "#!/bin/sh\nexec busybox poweroff -f\n",
+                    0o755,
+                ),
+                (
+                    "usr/sbin/reboot",
+                    "#!/bin/sh\nexec busybox reboot -f\n",
+                    0o755,
+                ),
+            ],
+        }
+    }
+}
+
+/// The image for `role`, made if need be.
+pub fn ensure(sdk: &Sdk, role: Role, agent: &Path) -> Result<PathBuf> {
+    let agent =
+        fs::read(agent).with_context(|| format!("cannot read the agent {}", agent.display()))?;
+    let files = format!("{:?}", role.files());
+    let tree = sdk.tree.to_string_lossy();
+    let key = cache::key(&[
+        include_str!("mod.rs"),
+        &files,
+        &tree,
+        blake3::hash(&agent).to_hex().as_str(),
+    ]);
+    let name = format!("image-{}-{key}", role.name());
+    if sdk.cache.dir().join(&name).exists() {
+        return Ok(sdk.cache.dir().join(&name));
+    }
+    let _lock = sdk.cache.lock()?;
+    let path = sdk.cache.entry(&name, |path| {
+        let step = ui::step(format!("assembling the {} image", role.name()));
+        let archive = assemble(sdk, role, agent)?;
+        let mut out = GzEncoder::new(fs::File::create(path)?, Compression::fast());
+        archive.write(&mut out)?;
+        out.finish()?.flush()?;
+        step.done();
+        Ok(())
+    })?;
+    sdk.cache.prune(&format!("image-{}-", role.name()), &name)?;
+    Ok(path)
+}
+
+fn assemble(sdk: &Sdk, role: Role, agent: Vec<u8>) -> Result<Archive> {
+    let mut archive = Archive::default();
+    for dir in [
+        "dev",
+        "proc",
+        "sys",
+        "run",
+        "tmp",
+        "root",
+        "mnt",
+        "var/log",
+        "usr/lib64",
+        "etc/xen",
+    ] {
+        archive.add(dir, Entry::Directory);
+    }
+    for (link, target) in [
+        ("bin", "usr/bin"),
+        ("sbin", "usr/sbin"),
+        ("lib", "usr/lib"),
+        ("lib64", "usr/lib64"),
+        ("var/run", "/run"),
+        ("var/lock", "/run/lock"),
+        ("usr/lib/xen", "xen-4.20"),
+        ("etc/mtab", "/proc/mounts"),
+    ] {
+        archive.add(link, Entry::Link(target.into()));
+    }
+    archive.add("dev/console", Entry::Device(5, 1));
+    archive.add("dev/null", Entry::Device(1, 3));
+    archive.add(
+        "etc/passwd",
+        Entry::File(b"root:x:0:0:root:/root:/bin/sh\n".to_vec(), 0o644),
+    );
+    archive.add("etc/group", Entry::File(b"root:x:0:\n".to_vec(), 0o644));
+    archive.add(
+        "etc/hosts",
+        Entry::File(b"127.0.0.1 localhost\n".to_vec(), 0o644),
+    );
+    archive.add("usr/bin/netback-agent", Entry::File(agent, 0o755));
+    for (path, text, mode) in role.files() {
+        archive.add(path, Entry::File(text.as_bytes().to_vec(), mode));
+    }
+    add_programs(sdk, role, &mut archive)?;
+    add_busybox(sdk, &mut archive)?;
+    add_modules(sdk, role, &mut archive)?;
+    Ok(archive)
+}
+
+/// A path of the root with Debian's merged /usr spelt out.
+fn merged(path: &str) -> String {
+    let path = path.trim_start_matches('/');
+    if ["bin/", "sbin/", "lib/", "lib64/"]
+        .iter()
+        .any(|p| path.starts_with(p))
+    {
+        format!("usr/{path}")
+    } else {
+        path.to_owned()
+    }
+}
+
+/// Reads a file of the root, following links inside it.
+fn read_in_root(root: &Path, path: &str) -> Result<Vec<u8>> {
+    let mut path = merged(path);
+    for _ in 0..8 {
+        let full = root.join(&path);
+        match fs::read_link(&full) {
+            Ok(target) if target.is_absolute() => path = merged(&target.to_string_lossy()),
+            Ok(target) => {
+                let parent = Path::new(&path)
+                    .parent()
+                    .unwrap_or(Path::new(""))
+                    .to_owned();
+                path = parent.join(target).to_string_lossy().into_owned();
+            }
+            Err(_) => return fs::read(&full).with_context(|| format!("the root has no {path}")),
+        }
+    }
+    anyhow::bail!("too many links on the way to {path}")
+}
+
+/// Shared libraries in the output of ldd.
+fn libraries(ldd: &str) -> BTreeSet<String> {
+    ldd.lines()
+        .filter_map(|line| {
+            let line = line.trim();
+            let path = line.split_once("=> ").map_or(line, |(_, right)| right);
+            let path = path.split_whitespace().next()?;
+            path.starts_with('/').then(|| path.to_owned())
+        })
+        .filter(|path| !path.ends_with(':'))
+        .collect()
+}
+
+fn add_programs(sdk: &Sdk, role: Role, archive: &mut Archive) -> Result<()> {
+    let programs = role.programs();
+    let mut ldd = sdk.in_root().command("ldd")?;
+    ldd.args(programs.iter().map(|p| format!("/{p}")));
+    let mut files = libraries(&capture_text(&mut ldd, "looking for shared libraries")?);
+    // Loaded on demand, by pthread_cancel.
+    files.insert("/usr/lib/x86_64-linux-gnu/libgcc_s.so.1".into());
+    files.extend(programs.iter().map(|p| (*p).to_owned()));
+    for file in files {
+        archive.add(
+            &merged(&file),
+            Entry::File(read_in_root(&sdk.root, &file)?, 0o755),
+        );
+    }
+    Ok(())
+}
+
+fn add_busybox(sdk: &Sdk, archive: &mut Archive) -> Result<()> {
+    archive.add(
+        "usr/bin/busybox",
+        Entry::File(read_in_root(&sdk.root, "usr/bin/busybox")?, 0o755),
+    );
+    let applets = capture_text(
+        sdk.in_root().command("busybox")?.arg("--list"),
+        "listing busybox's applets",
+    )?;
+    for applet in applets.lines().map(str::trim) {
+        let places = [format!("usr/bin/{applet}"), format!("usr/sbin/{applet}")];
+        if !applet.is_empty() && !places.iter().any(|p| archive.contains(p)) {
+            archive.add(&places[0], Entry::Link("/usr/bin/busybox".into()));
+        }
+    }
+    Ok(())
+}
+
+/// Modules by name, with their path and what they depend on, from modules.dep.
+fn index(text: &str) -> HashMap<String, (String, Vec<String>)> {
+    text.lines()
+        .filter_map(|line| {
+            let (path, dependencies) = line.split_once(':')?;
+            let dependencies = dependencies.split_whitespace().map(module_name).collect();
+            Some((module_name(path), (path.to_owned(), dependencies)))
+        })
+        .collect()
+}
+
+fn module_name(path: &str) -> String {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    file.split(".ko").next().unwrap_or(file).replace('_', "-")
+}
+
+fn add_modules(sdk: &Sdk, role: Role, archive: &mut Archive) -> Result<()> {
+    let modules = sdk.modules();
+    let index = index(&fs::read_to_string(modules.join("modules.dep"))?);
+    let mut wanted: Vec<String> = role.modules().iter().map(|m| (*m).to_owned()).collect();
+    let mut done = BTreeSet::new();
+    let mut dep = String::new();
+    let in_root = sdk.in_root().bind(&modules, "/lab/modules");
+    while let Some(name) = wanted.pop() {
+        if !done.insert(name.clone()) {
+            continue;
+        }
+        let (path, dependencies) = index
+            .get(&name)
+            .with_context(|| format!("the kernel packages hold no module {name}"))?;
+        wanted.extend(dependencies.iter().cloned());
+        let data = match path.rsplit_once(".ko").map(|(_, packed)| packed) {
+            Some(".xz") => capture(
+                in_root
+                    .command("xz")?
+                    .args(["-dc", &format!("/lab/modules/{path}")]),
+                "unpacking a module",
+            )?,
+            Some(".zst") => capture(
+                in_root
+                    .command("zstd")?
+                    .args(["-dcq", &format!("/lab/modules/{path}")]),
+                "unpacking a module",
+            )?,
+            _ => fs::read(modules.join(path))?,
+        };
+        let file = format!("{name}.ko");
+        archive.add(
+            &format!("usr/lib/modules/{}/{file}", sdk.pin.release),
+            Entry::File(data, 0o644),
+        );
+        dep.push_str(&format!("{file}:"));
+        for dependency in dependencies {
+            dep.push_str(&format!(" {dependency}.ko"));
+        }
+        dep.push('\n');
+    }
+    archive.add(
+        &format!("usr/lib/modules/{}/modules.dep", sdk.pin.release),
+        Entry::File(dep.into_bytes(), 0o644),
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_of_ldd() {
+        let text = "/usr/bin/a:\n\tlinux-vdso.so.1 (0x1)\n\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x2)\n\
+                    \t/lib64/ld-linux-x86-64.so.2 (0x3)\n/usr/bin/b:\n\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x2)\n";
+        let found: Vec<_> = libraries(text).into_iter().collect();
+        assert_eq!(
+            found,
+            [
+                "/lib/x86_64-linux-gnu/libc.so.6",
+                "/lib64/ld-linux-x86-64.so.2"
+            ]
+        );
+    }
+
+    #[test]
+    fn module_index() {
+        let index = index(
+            "kernel/net/bridge/bridge.ko.xz: kernel/net/802/stp.ko.xz kernel/net/llc/llc.ko.xz\n",
+        );
+        let (path, dependencies) = &index["bridge"];
+        assert_eq!(path, "kernel/net/bridge/bridge.ko.xz");
+        assert_eq!(dependencies, &["stp", "llc"]);
+        assert_eq!(module_name("kernel/drivers/a/b_c.ko"), "b-c");
+    }
+
+    #[test]
+    fn usr_is_merged() {
+        assert_eq!(merged("/lib/x/y.so"), "usr/lib/x/y.so");
+        assert_eq!(merged("/usr/lib/y.so"), "usr/lib/y.so");
+    }
+}
