@@ -44,6 +44,8 @@ const DOM0_PROGRAMS: &[&str] = &[
     "usr/bin/xenstore-exists",
     "usr/bin/xenstore-chmod",
     "usr/bin/xenstore-watch",
+    // busybox's own shell would run its applets in place of the real programs.
+    "usr/bin/dash",
     "usr/sbin/ip",
     "usr/sbin/bridge",
     "usr/sbin/tc",
@@ -56,6 +58,7 @@ const GUEST_PROGRAMS: &[&str] = &[
     "usr/bin/xenstore-read",
     "usr/bin/xenstore-write",
     "usr/bin/xenstore-ls",
+    "usr/bin/dash",
     "usr/sbin/ip",
     "usr/sbin/tc",
     "usr/sbin/ethtool",
@@ -205,6 +208,7 @@ fn assemble(sdk: &Sdk, role: Role, agent: Vec<u8>) -> Result<Archive> {
         ("var/lock", "/run/lock"),
         ("usr/lib/xen", "xen-4.20"),
         ("etc/mtab", "/proc/mounts"),
+        ("usr/bin/sh", "dash"),
     ] {
         archive.add(link, Entry::Link(target.into()));
     }
