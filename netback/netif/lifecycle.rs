@@ -7,15 +7,22 @@
 //! it is done; so a step that fails leaves a state that is true.
 //!
 //! ```text
-//!  Initialising -> InitWait -> (Attached ->) Connected <-> Reconfigured
-//!        |            ^  |          |            |
-//!        |            |  +----------+------------+--> Closing
-//!        v            |                                | ^
-//!      Closed --------+                                | |
-//!        ^ |                                           | |
-//!        | +-------------------------------------------|-+
-//!        +---------------------------------------------+
+//!               frontend: Initialising   Connected        Closing      Closed, Unknown
+//!  Initialising           > InitWait     > InitWait       > InitWait   > Closed
+//!                                        > Connected      > Closing
+//!  InitWait               .              > Connected      > Closing    > Closing > Closed
+//!  Connected and the like > Closing      .                > Closing    > Closing > Closed
+//!                         > Closed
+//!                         > InitWait
+//!  Closing                > Closed       > Closed         .            > Closed
+//!                         > InitWait     > InitWait
+//!                                        > Connected
+//!  Closed                 > InitWait     > InitWait       > Closing    .
+//!                                        > Connected
 //! ```
+//!
+//! The way to Connected leads through attaching to the rings, the way from there through letting
+//! go of them. These are the walks of the C driver, which frontends know.
 //!
 //! *Attached* is Connected in all but name: the rings are in use, and only the announcement waits
 //! for the toolstack's hotplug script.

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What bindgen cannot express: inline functions, macros and bit-fields of the
+ * kernel's headers as real functions, and the module parameters that the
+ * module! macro has no types for. No logic lives here.
+ */
+#ifndef NETBACK_HELPERS_H
+#define NETBACK_HELPERS_H
+
+#include <linux/netdevice.h>
+#include <linux/skbuff.h>
+#include <net/page_pool/types.h>
+#include <xen/interface/grant_table.h>
+
+/* Parameters; see Documentation/admin-guide.md. */
+extern bool netback_threaded;
+extern bool netback_separate_tx_rx_irq;
+extern unsigned int netback_fatal_skb_slots;
+
+/* Constants whose macros or anonymous enums bindgen does not evaluate. */
+static const u32 NETBACK_GSO_TCPV4 = SKB_GSO_TCPV4;
+static const u32 NETBACK_GSO_TCPV6 = SKB_GSO_TCPV6;
+static const u32 NETBACK_GSO_DODGY = SKB_GSO_DODGY;
+static const u64 NETBACK_F_SG = NETIF_F_SG;
+static const u64 NETBACK_F_IP_CSUM = NETIF_F_IP_CSUM;
+static const u64 NETBACK_F_IPV6_CSUM = NETIF_F_IPV6_CSUM;
+static const u64 NETBACK_F_TSO = NETIF_F_TSO;
+static const u64 NETBACK_F_TSO6 = NETIF_F_TSO6;
+
+/* Xen. */
+bool netback_xen_domain(void);
+int netback_grant_copy(struct gnttab_copy *ops, unsigned int count);
+unsigned long netback_virt_to_gfn(const void *address);
+unsigned long netback_page_to_gfn(struct page *page);
+bool netback_page_foreign(struct page *page, u16 *domid, u32 *gref);
+struct device *netback_xenbus_to_device(struct xenbus_device *dev);
+int netback_irq_set_affinity(unsigned int irq, unsigned int cpu);
+
+/* Socket buffers. */
+struct skb_shared_info *netback_skb_shinfo(const struct sk_buff *skb);
+void netback_skb_put(struct sk_buff *skb, unsigned int len);
+struct page *netback_nth_page(struct page *page, unsigned long n);
+u16 netback_skb_queue(const struct sk_buff *skb);
+struct page *netback_skb_frag_page(const skb_frag_t *frag);
+bool netback_skb_frags_readable(const struct sk_buff *skb);
+bool netback_skb_has_frag_list(const struct sk_buff *skb);
+void netback_skb_fill_frag(struct sk_buff *skb, unsigned int i, struct page *page,
+			   unsigned int offset, unsigned int len);
+void netback_skb_mark_for_recycle(struct sk_buff *skb);
+u8 netback_skb_ip_summed(const struct sk_buff *skb);
+void netback_skb_set_ip_summed(struct sk_buff *skb, u8 ip_summed);
+void netback_skb_receive_on(struct sk_buff *skb, struct net_device *dev);
+void netback_skb_probe_transport_header(struct sk_buff *skb);
+u16 netback_skb_protocol(const struct sk_buff *skb);
+u16 netback_skb_csum_offset(const struct sk_buff *skb);
+unsigned int netback_skb_transport_offset(const struct sk_buff *skb);
+bool netback_pskb_may_pull(struct sk_buff *skb, unsigned int len);
+void netback_skb_list_add_tail(struct sk_buff *skb, struct list_head *list);
+void netback_skb_tx_timestamp(struct sk_buff *skb);
+struct page *netback_page_pool_page(struct page_pool *pool);
+struct page *netback_page_pool_frag(struct page_pool *pool, unsigned int *offset,
+				    unsigned int size);
+
+/* Network devices and NAPI. */
+void *netback_netdev_priv(const struct net_device *dev);
+void netback_netdev_setup(struct net_device *dev, struct device *parent,
+			  const struct net_device_ops *ops,
+			  const struct ethtool_ops *ethtool,
+			  netdev_features_t features, unsigned int max_mtu,
+			  const u8 *address);
+const char *netback_netdev_name(const struct net_device *dev);
+void netback_netdev_set_name(struct net_device *dev, const char *name);
+bool netback_netdev_running(const struct net_device *dev);
+unsigned int netback_netdev_mtu(const struct net_device *dev);
+void netback_netdev_set_mtu(struct net_device *dev, unsigned int mtu);
+void netback_netdev_hold(struct net_device *dev);
+void netback_netdev_put(struct net_device *dev);
+void netback_tx_start_all(struct net_device *dev);
+void netback_tx_stop_all(struct net_device *dev);
+void netback_tx_wake_all(struct net_device *dev);
+void netback_tx_disable(struct net_device *dev);
+void netback_tx_stop(struct net_device *dev, unsigned int queue);
+bool netback_tx_stopped(const struct net_device *dev, unsigned int queue);
+void netback_tx_wake(struct net_device *dev, unsigned int queue);
+void netback_tx_sent(struct net_device *dev, unsigned int queue, unsigned int bytes);
+void netback_tx_completed(struct net_device *dev, unsigned int queue,
+			  unsigned int packets, unsigned int bytes);
+void netback_tx_reset(struct net_device *dev, unsigned int queue);
+
+struct napi_struct *netback_napi_new(struct net_device *dev,
+				     int (*poll)(struct napi_struct *, int),
+				     void *context);
+void *netback_napi_context(const struct napi_struct *napi);
+void netback_napi_free(struct napi_struct *napi);
+void netback_napi_bind_thread(struct napi_struct *napi, unsigned int cpu);
+
+/* Processors and locks. */
+unsigned int netback_next_online_cpu(unsigned int from);
+unsigned int netback_nr_cpu_ids(void);
+int netback_cpu_to_node(unsigned int cpu);
+void netback_local_bh_disable(void);
+void netback_local_bh_enable(void);
+bool netback_net_ratelimit(void);
+
+#endif /* NETBACK_HELPERS_H */

@@ -1,0 +1,407 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Worker groups: one per processor, each serving the queues assigned to it.
+//!
+//! A group's worker is a NAPI instance. A poll takes the queues that are
+//! scheduled, gathers what their rings and backlogs hold in both directions,
+//! makes all the copies in one hypercall, answers, notifies each guest at most
+//! once per direction, and hands the received frames up as a list.
+
+use crate::guest_rx::GuestRx;
+use crate::guest_tx::GuestTx;
+use crate::net::napi::{
+    Mode,
+    Napi,
+    Poll,
+    Polling,
+    Progress, //
+};
+use crate::net::page_pool::PagePool;
+use crate::net::skb_list::SkbList;
+use crate::net::transfer::Transfer;
+use crate::netif::fault::Fault;
+use crate::netif::tx::Limits;
+use crate::sys::schedule::{
+    Entry,
+    Fifo,
+    ScheduleList,
+    Scheduled, //
+};
+use crate::sys::worker::{
+    Token,
+    WorkerId, //
+};
+use crate::sys::{
+    cpu,
+    params, //
+};
+use crate::vif::queue::{
+    Queue,
+    Work, //
+};
+use kernel::prelude::*;
+use kernel::str::CString;
+use kernel::sync::atomic::{
+    Atomic,
+    Relaxed, //
+};
+use kernel::sync::{
+    Arc,
+    ArcBorrow, //
+};
+
+/// Queues that take part in one batch at most. The others come with the next.
+const MAX_VISITS: usize = 64;
+
+/// Frames from guests in one batch at most: NAPI's weight.
+const MAX_INBOUND: usize = 64;
+
+/// Pages that a group's page pool keeps at hand.
+const POOL_PAGES: u32 = 256;
+
+/// A slot of the batch under way, in either direction: whom a copy concerns.
+#[derive(Clone, Copy)]
+pub(crate) enum Tag {
+    /// A place in [`GuestTx`].
+    Tx(u16),
+    /// A place in [`GuestRx`].
+    Rx(u16),
+}
+
+/// A queue's part in the batch under way.
+pub(crate) struct Visit {
+    queue: Scheduled<Queue>,
+    /// There was more in the rings than the batch could take.
+    more: bool,
+    fault: Option<Fault>,
+    /// Frames to the guest that leave the backlog with this batch, and their
+    /// bytes.
+    pub(crate) served: (u32, u32),
+}
+
+/// One processor's worker and the queues assigned to it.
+pub(crate) struct Group {
+    cpu: u32,
+    id: WorkerId,
+    list: Arc<ScheduleList<Queue>>,
+    napi: Napi<Worker>,
+    queues: Atomic<i32>,
+}
+
+impl Group {
+    fn new(cpu: u32, limits: Limits, mode: Mode) -> Result<Arc<Self>> {
+        let list = Arc::new(ScheduleList::new(), GFP_KERNEL)?;
+        let worker = Worker::new(cpu, limits, list.clone())?;
+        let id = worker.token.id();
+        let name = CString::try_from_fmt(fmt!("netback/{}", cpu))?;
+        let napi = Napi::new(&name, mode, worker)?;
+
+        Ok(Arc::new(
+            Self {
+                cpu,
+                id,
+                list,
+                napi,
+                queues: Atomic::new(0),
+            },
+            GFP_KERNEL,
+        )?)
+    }
+
+    /// The processor on which the group's queues take their interrupts.
+    pub(crate) fn cpu(&self) -> u32 {
+        self.cpu
+    }
+
+    /// The worker, as owner of its queues' work.
+    pub(crate) fn id(&self) -> WorkerId {
+        self.id
+    }
+
+    /// Has the worker look at `queue`. From hard interrupt, or with softirqs off.
+    #[inline]
+    pub(crate) fn schedule(&self, queue: ArcBorrow<'_, Entry<Queue>>) {
+        if self.list.add(queue) {
+            self.napi.schedule();
+        }
+    }
+
+    /// Has the worker look at `queue`, from process context.
+    pub(crate) fn schedule_from_process(&self, queue: ArcBorrow<'_, Entry<Queue>>) {
+        if self.list.add(queue) {
+            self.napi.schedule_from_process();
+        }
+    }
+
+    /// Counts one more queue as assigned.
+    pub(crate) fn enrol(&self) {
+        self.queues.fetch_add(1, Relaxed);
+    }
+
+    /// Counts one queue less.
+    pub(crate) fn dismiss(&self) {
+        self.queues.fetch_sub(1, Relaxed);
+    }
+}
+
+/// All groups, one for each processor that was online at load.
+pub(crate) struct Groups(KVec<Arc<Group>>);
+
+impl Groups {
+    /// Sets up the groups and their workers.
+    pub(crate) fn new() -> Result<Self> {
+        let (limits, raised) = Limits::new(params::fatal_skb_slots());
+        if raised {
+            pr_notice!(
+                "fatal_skb_slots raised from {} to {}, which every frontend may use\n",
+                params::fatal_skb_slots(),
+                limits.fatal_slots()
+            );
+        }
+        let mut groups = KVec::new();
+        for cpu in cpu::online() {
+            let mode = if params::threaded() {
+                Mode::Thread(cpu)
+            } else {
+                Mode::Softirq
+            };
+            groups.push(Group::new(cpu, limits, mode)?, GFP_KERNEL)?;
+        }
+        Ok(Self(groups))
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The group with the fewest queues, for a new one.
+    pub(crate) fn least_loaded(&self) -> Result<Arc<Group>> {
+        self.0
+            .iter()
+            .min_by_key(|group| group.queues.load(Relaxed))
+            .cloned()
+            .ok_or(ENODEV)
+    }
+}
+
+/// What a group's polls work with. All arrays are allocated when the group is
+/// set up.
+struct Worker {
+    token: Token,
+    /// Queues that others have scheduled.
+    list: Arc<ScheduleList<Queue>>,
+    /// Queues to be looked at, in turn.
+    run: Fifo<Queue>,
+    /// The queues of the batch under way.
+    visits: KVec<Visit>,
+    transfer: Transfer<Tag>,
+    tx: GuestTx,
+    rx: GuestRx,
+    pool: PagePool,
+}
+
+impl Worker {
+    fn new(cpu: u32, limits: Limits, list: Arc<ScheduleList<Queue>>) -> Result<Self> {
+        Ok(Self {
+            token: Token::new(),
+            list,
+            run: Fifo::new(),
+            visits: KVec::with_capacity(MAX_VISITS, GFP_KERNEL)?,
+            transfer: Transfer::new(MAX_INBOUND, GuestRx::MAX_FRAMES)?,
+            tx: GuestTx::new(limits, MAX_INBOUND)?,
+            rx: GuestRx::new()?,
+            pool: PagePool::new(cpu::node(cpu), POOL_PAGES)?,
+        })
+    }
+
+    /// Fills a batch from the queues in turn. Returns how many frames it took
+    /// from guests.
+    fn gather(&mut self, polling: &Polling<'_>, budget: u32) -> u32 {
+        let mut left = budget;
+
+        for _ in 0..MAX_VISITS {
+            let Some(queue) = self.run.pop_front() else {
+                break;
+            };
+            let Some(queue) = self.greet(queue) else {
+                continue;
+            };
+            let number = self.visits.len() as u16;
+            let mut visit = Visit {
+                queue,
+                more: false,
+                fault: None,
+                served: (0, 0),
+            };
+            let Some(work) = work_of(&visit.queue, &mut self.token) else {
+                continue;
+            };
+            visit.queue.stats.batches.add(1);
+            let taken = self
+                .tx
+                .gather(
+                    number,
+                    &visit.queue,
+                    work,
+                    &mut self.transfer,
+                    &mut self.pool,
+                    polling,
+                    &mut left,
+                )
+                .and_then(|more| {
+                    visit.more |= more;
+                    self.rx
+                        .gather(number, &visit.queue, work, &mut visit.served, &mut self.transfer)
+                });
+            match taken {
+                Ok(more) => visit.more |= more,
+                Err(fault) => visit.fault = Some(fault),
+            }
+            // Capacity was reserved for as many visits as the loop makes.
+            if self.visits.push_within_capacity(visit).is_err() {
+                break;
+            }
+            if left == 0 || !self.tx.has_room() {
+                break;
+            }
+        }
+        budget - left
+    }
+
+    /// Lets a queue join or leave. It comes back if it is to be served.
+    fn greet(&mut self, queue: Scheduled<Queue>) -> Option<Scheduled<Queue>> {
+        let Some(work) = queue.work.open(&mut self.token) else {
+            // Assigned to another worker: it has no business here.
+            queue.rest();
+            return None;
+        };
+        if work.is_none() {
+            *work = queue.joined();
+        }
+        if queue.is_leaving() {
+            let work = work.take();
+            queue.rest().answer_leaving(work);
+            return None;
+        }
+        if work.is_none() || !queue.is_enabled() {
+            queue.rest();
+            return None;
+        }
+        Some(queue)
+    }
+
+    /// Makes the copies of the batch.
+    fn copy(&mut self) {
+        let (tx, rx) = (&mut self.tx, &mut self.rx);
+
+        self.transfer.copy(|tag| match tag {
+            Tag::Tx(place) => tx.copy_failed(place),
+            Tag::Rx(place) => rx.copy_failed(place),
+        });
+    }
+
+    /// Answers the guests of the batch; frames that are ready come back.
+    fn complete(&mut self, polling: &Polling<'_>) -> SkbList {
+        let mut ready = SkbList::new();
+        {
+            let mut inbound = self.transfer.take_inbound();
+            for (number, visit) in self.visits.drain_all().enumerate() {
+                let number = number as u16;
+                let Visit {
+                    queue,
+                    more,
+                    fault,
+                    served,
+                } = visit;
+                let Some(work) = work_of(&queue, &mut self.token) else {
+                    continue;
+                };
+                let live = fault.is_none();
+
+                self.tx
+                    .complete(number, &queue, work, live, &mut inbound, &mut ready);
+                self.rx.complete(number, &queue, work, live);
+                if served.0 != 0 {
+                    queue.served(served.0, served.1);
+                }
+                match fault {
+                    Some(fault) => {
+                        queue.disable(fault);
+                        queue.rest();
+                    }
+                    None => {
+                        publish(&queue, work);
+                        let again = if more {
+                            Some(queue)
+                        } else {
+                            settle(queue.rest(), &mut self.token)
+                        };
+                        if let Some(queue) = again {
+                            self.run.push_back(queue);
+                        }
+                    }
+                }
+            }
+        }
+        self.tx.reset();
+        self.rx.reset();
+        self.transfer.consume_outbound(polling);
+        ready
+    }
+}
+
+impl Poll for Worker {
+    fn poll(&mut self, polling: &Polling<'_>, budget: u32) -> Progress {
+        self.list.take(&mut self.run);
+        let taken = self.gather(polling, budget);
+        self.copy();
+        self.complete(polling).deliver(polling);
+
+        if self.run.is_empty() && self.list.is_empty() {
+            Progress::Idle(taken)
+        } else {
+            Progress::More
+        }
+    }
+}
+
+/// What the worker has of a queue.
+fn work_of<'a>(queue: &'a Queue, token: &'a mut Token) -> Option<&'a mut Work> {
+    queue.work.open(token)?.as_deref_mut()
+}
+
+/// Publishes a queue's responses and notifies its guest, once per direction and
+/// only if it asked for that.
+fn publish(queue: &Queue, work: &mut Work) {
+    let due = u64::from(work.tx.unpublished() != 0) + u64::from(work.rx.unpublished() != 0);
+    if due == 0 {
+        return;
+    }
+    let (of_tx, of_rx) = (work.tx.publish(), work.rx.publish());
+    let sent = work.channels.notify(of_tx, of_rx);
+
+    queue.stats.notifications_sent.add(sent);
+    queue.stats.notifications_saved.add(due - sent);
+}
+
+/// Looks once more at a queue that rests, for what came unnoticed before it did.
+/// If there is something, the queue comes back, unless someone else has scheduled
+/// it. Otherwise its guest has been asked for an event with whatever is needed
+/// next, and further events are let in.
+fn settle(queue: Arc<Entry<Queue>>, token: &mut Token) -> Option<Scheduled<Queue>> {
+    let work = work_of(&queue, token)?;
+    let waiting = GuestTx::is_waiting(&queue, work)
+        .and_then(|tx| Ok(tx | GuestRx::is_waiting(&queue, work)?));
+    match waiting {
+        Ok(waiting) if waiting || queue.has_errand() => Scheduled::again(&queue),
+        Ok(_) => {
+            work.finish_events(&queue.stats);
+            None
+        }
+        Err(fault) => {
+            queue.disable(fault);
+            None
+        }
+    }
+}

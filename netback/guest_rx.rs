@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Guest receive: from frames on the host to the buffers that a guest posts.
+
+use crate::group::Tag;
+use crate::net::skb::SkBuff;
+use crate::net::transfer::Transfer;
+use crate::netif::abi::RxWords;
+use crate::netif::fault::{
+    DropReason,
+    Fault, //
+};
+use crate::netif::rx::{
+    self,
+    GsoMode,
+    Plan,
+    RxFrame,
+    SlotUse, //
+};
+use crate::vif::queue::{
+    Queue,
+    Work, //
+};
+use crate::xen::grant::Granted;
+use kernel::prelude::*;
+
+/// Slots of one batch at most.
+const MAX_SLOTS: usize = 256;
+
+/// A slot that a frame takes, answered but not published.
+struct Slot {
+    visit: u16,
+    /// Where its response is.
+    index: u32,
+    response: RxWords,
+    failed: bool,
+}
+
+/// The guest-receive half of a group's batch.
+pub(crate) struct GuestRx {
+    slots: KVec<Slot>,
+    /// Some slot's copy failed.
+    any_failed: bool,
+}
+
+impl GuestRx {
+    /// Frames of one batch at most.
+    pub(crate) const MAX_FRAMES: usize = MAX_SLOTS;
+
+    /// Room for [`MAX_SLOTS`].
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self {
+            slots: KVec::with_capacity(MAX_SLOTS, GFP_KERNEL)?,
+            any_failed: false,
+        })
+    }
+
+    /// Whether a frame waits for which the guest has buffers; if not, it has
+    /// been asked for an event with the last one that is needed.
+    pub(crate) fn is_waiting(queue: &Queue, work: &mut Work) -> Result<bool, Fault> {
+        match work.pending.first() {
+            Some(skb) => {
+                let needed = rx::slots_needed(&frame_of(skb), &queue.options);
+                work.rx.room_for(needed)
+            }
+            None => {
+                // Buffers posted meanwhile are what an event was for.
+                work.rx.available()?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Takes frames for a guest into the batch, as many as it has buffers for.
+    /// `served` counts the frames that leave the queue and their bytes. True if
+    /// there are more than the batch could take.
+    pub(crate) fn gather(
+        &mut self,
+        visit: u16,
+        queue: &Queue,
+        work: &mut Work,
+        served: &mut (u32, u32),
+        transfer: &mut Transfer<Tag>,
+    ) -> Result<bool, Fault> {
+        loop {
+            if work.pending.is_empty() {
+                work.pending = queue.backlog.take();
+            }
+            let Some(skb) = work.pending.first() else {
+                return Ok(false);
+            };
+            let frame = frame_of(skb);
+            let fits = queue.options.accepts(&frame)
+                && frame
+                    .gso
+                    .is_none_or(|gso| queue.options.gso_mode(gso.kind) != GsoMode::No)
+                && skb.is_readable();
+            if fits {
+                let needed = rx::slots_needed(&frame, &queue.options);
+                let pieces = skb.max_runs() + needed as usize;
+
+                if self.slots.len() + needed as usize > MAX_SLOTS
+                    || !transfer.has_outbound_room()
+                    || transfer.room() < pieces
+                {
+                    return Ok(true);
+                }
+                if !work.rx.room_for(needed)? {
+                    return Ok(false);
+                }
+            }
+            let Some(skb) = work.pending.pop() else {
+                return Ok(false);
+            };
+            served.0 += 1;
+            served.1 += skb.len();
+            if fits {
+                queue.stats.tx_packets.add(1);
+                queue.stats.tx_bytes.add(skb.len().into());
+                self.send(visit, queue, work, transfer, &frame, skb);
+            } else {
+                queue.stats.dropped(DropReason::TooLong);
+            }
+        }
+    }
+
+    /// Lays a frame out over the guest's next buffers, of which there are enough.
+    fn send(
+        &mut self,
+        visit: u16,
+        queue: &Queue,
+        work: &mut Work,
+        transfer: &mut Transfer<Tag>,
+        frame: &RxFrame,
+        skb: SkBuff,
+    ) {
+        if !transfer.begin_outbound(skb) {
+            return;
+        }
+        for slot in Plan::new(frame, &queue.options) {
+            let Some(request) = work.rx.next_request() else {
+                return;
+            };
+            let response = slot.response(request.id);
+            let mut failed = false;
+
+            if let SlotUse::Data { offset, len, .. } = slot {
+                let to = Granted {
+                    domid: queue.domid,
+                    gref: request.gref,
+                    offset,
+                };
+                failed = !transfer.drain(to, len, Tag::Rx(self.slots.len() as u16));
+            }
+            self.any_failed |= failed;
+            let slot = Slot {
+                visit,
+                index: work.rx.respond(response),
+                response,
+                failed,
+            };
+            // `gather` has made sure of room.
+            if self.slots.push_within_capacity(slot).is_err() {
+                return;
+            }
+            queue.stats.tx_slots.add(1);
+        }
+    }
+
+    /// A copy to the slot at `place` failed.
+    #[cold]
+    pub(crate) fn copy_failed(&mut self, place: u16) {
+        if let Some(slot) = self.slots.get_mut(usize::from(place)) {
+            slot.failed = true;
+            self.any_failed = true;
+        }
+    }
+
+    /// Turns the responses of a queue's failed slots into errors. `live`: the
+    /// guest has committed no fault in this batch; otherwise its ring is left
+    /// alone.
+    pub(crate) fn complete(&mut self, visit: u16, queue: &Queue, work: &mut Work, live: bool) {
+        if !self.any_failed || !live {
+            return;
+        }
+        for slot in self.slots.iter().filter(|slot| slot.visit == visit && slot.failed) {
+            queue.stats.grant_copy_errors.add(1);
+            work.rx.amend(slot.index, rx::failed(slot.response));
+        }
+    }
+
+    /// The batch is over.
+    pub(crate) fn reset(&mut self) {
+        self.slots.clear();
+        self.any_failed = false;
+    }
+}
+
+/// A frame as far as its layout depends on it.
+fn frame_of(skb: &SkBuff) -> RxFrame {
+    RxFrame {
+        len: skb.len(),
+        checksum: skb.checksum(),
+        gso: skb.gso(),
+        hash: None,
+    }
+}

@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Guest transmit: from the slots of a guest's ring to frames on the host.
+
+use crate::group::Tag;
+use crate::net::napi::Polling;
+use crate::net::page_pool::PagePool;
+use crate::net::skb::SkBuff;
+use crate::net::skb_list::SkbList;
+use crate::net::transfer::Transfer;
+use crate::netif::abi;
+use crate::netif::fault::{
+    DropReason,
+    Fault, //
+};
+use crate::netif::offload::{
+    Checksum,
+    Gso, //
+};
+use crate::netif::pending::{
+    Pending,
+    PendingIndex,
+    PENDING_SIZE, //
+};
+use crate::netif::tx::{
+    Limits,
+    Taken,
+    TxPacket,
+    MAX_SLOTS, //
+};
+use crate::vif::queue::{
+    Queue,
+    Work, //
+};
+use crate::xen::grant::Granted;
+use kernel::prelude::*;
+
+/// Pieces that one frame may come to: two a slot, two for the linear area, and
+/// one for each border of a page behind it.
+const MAX_FRAME_PIECES: usize = 2 * MAX_SLOTS + 2 + 16;
+
+/// A slot of a frame under copy.
+struct Slot {
+    pending: PendingIndex,
+    /// The guest's name for the request.
+    id: u16,
+}
+
+/// A frame under copy. Its slots are the next `slots` ones in line.
+struct Frame {
+    visit: u16,
+    slots: u16,
+    extras: u32,
+    checksum: Checksum,
+    gso: Option<Gso>,
+}
+
+/// The guest-transmit half of a group's batch.
+pub(crate) struct GuestTx {
+    limits: Limits,
+    /// Free places for slots.
+    pending: Pending,
+    /// By place: the slot's copy failed.
+    failed: [bool; PENDING_SIZE],
+    /// Slots of the frames, in order.
+    slots: KVec<Slot>,
+    /// Frames of the batch, in the order of their buffers.
+    frames: KVec<Frame>,
+    /// How many of the frames and slots have been completed.
+    done: (usize, usize),
+    /// The frame that is being looked at.
+    packet: TxPacket,
+}
+
+impl GuestTx {
+    /// Room for `frames` frames a batch.
+    pub(crate) fn new(limits: Limits, frames: usize) -> Result<Self> {
+        Ok(Self {
+            limits,
+            pending: Pending::new(),
+            failed: [false; PENDING_SIZE],
+            slots: KVec::with_capacity(PENDING_SIZE, GFP_KERNEL)?,
+            frames: KVec::with_capacity(frames, GFP_KERNEL)?,
+            done: (0, 0),
+            packet: TxPacket::new(),
+        })
+    }
+
+    /// Whether the batch has room for the longest frame.
+    #[inline]
+    pub(crate) fn has_room(&self) -> bool {
+        self.pending.available() as usize >= MAX_SLOTS
+    }
+
+    /// Whether there is something to take from the guest; if not, it has been
+    /// asked for an event with its next frame.
+    pub(crate) fn is_waiting(queue: &Queue, work: &mut Work) -> Result<bool, Fault> {
+        // Nothing enters the host through an interface that is down.
+        if !queue.device.is_running() {
+            return Ok(false);
+        }
+        work.tx.rearm()
+    }
+
+    /// Takes frames from a guest into the batch, at most `budget` of them. True
+    /// if there are more than the batch could take.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn gather(
+        &mut self,
+        visit: u16,
+        queue: &Queue,
+        work: &mut Work,
+        transfer: &mut Transfer<Tag>,
+        pool: &mut PagePool,
+        polling: &Polling<'_>,
+        budget: &mut u32,
+    ) -> Result<bool, Fault> {
+        if !queue.device.is_running() {
+            return Ok(false);
+        }
+        loop {
+            if *budget == 0
+                || !self.has_room()
+                || !transfer.has_inbound_room()
+                || transfer.room() < MAX_FRAME_PIECES
+            {
+                return Ok(work.tx.available()? != 0);
+            }
+            let before = work.tx.indices().req_cons;
+            let Some(taken) = work.tx.take(&self.limits, &mut self.packet)? else {
+                return Ok(false);
+            };
+            let slots = work.tx.indices().req_cons.wrapping_sub(before);
+
+            queue.stats.rx_slots.add(slots.into());
+            *budget -= 1;
+            match taken {
+                Taken::Packet => self.begin(visit, queue, work, transfer, pool, polling),
+                // The filter is not on offer: there is nothing to change.
+                Taken::Multicast(_) => work.tx.answer_packet(&self.packet, abi::RSP_ERROR),
+                Taken::Dropped(reason) => queue.stats.dropped(reason),
+            }
+        }
+    }
+
+    /// Adds the frame in `self.packet` to the batch, or drops it.
+    fn begin(
+        &mut self,
+        visit: u16,
+        queue: &Queue,
+        work: &mut Work,
+        transfer: &mut Transfer<Tag>,
+        pool: &mut PagePool,
+        polling: &Polling<'_>,
+    ) {
+        let packet = &self.packet;
+        let Some(skb) = SkBuff::for_frame(polling, pool, packet.len()) else {
+            work.tx.answer_packet(packet, abi::RSP_ERROR);
+            queue.stats.dropped(DropReason::NoMemory);
+            return;
+        };
+        let frame = Frame {
+            visit,
+            slots: packet.slots().len() as u16,
+            extras: packet.extras(),
+            checksum: packet.checksum(),
+            gso: packet.gso(),
+        };
+        // `gather` has made sure of room for all that follows.
+        if !transfer.begin_inbound(skb) || self.frames.push_within_capacity(frame).is_err() {
+            return;
+        }
+        for slot in packet.slots() {
+            let Some(pending) = self.pending.alloc() else {
+                return;
+            };
+            let place = pending.get();
+            let from = Granted {
+                domid: queue.domid,
+                gref: slot.gref,
+                offset: slot.offset,
+            };
+            let copied = transfer.fill(from, slot.size, Tag::Tx(place as u16));
+
+            self.failed[place] = !copied;
+            let slot = Slot {
+                pending,
+                id: slot.id,
+            };
+            if self.slots.push_within_capacity(slot).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// A copy of the slot at `place` failed.
+    #[cold]
+    pub(crate) fn copy_failed(&mut self, place: u16) {
+        self.failed[usize::from(place) % PENDING_SIZE] = true;
+    }
+
+    /// Answers the slots of a queue's frames and adds those that are good to
+    /// `ready`. `live`: the guest has committed no fault in this batch;
+    /// otherwise its frames are dropped and its ring left alone.
+    pub(crate) fn complete(
+        &mut self,
+        visit: u16,
+        queue: &Queue,
+        work: &mut Work,
+        live: bool,
+        inbound: &mut impl Iterator<Item = SkBuff>,
+        ready: &mut SkbList,
+    ) {
+        while let Some(frame) = self.frames.get(self.done.0) {
+            if frame.visit != visit {
+                break;
+            }
+            let Some(mut skb) = inbound.next() else {
+                break;
+            };
+            let first = self.done.1;
+            let slots = usize::from(frame.slots);
+            self.done = (self.done.0 + 1, first + slots);
+            if !live {
+                continue;
+            }
+
+            let mut bad = false;
+            for (i, slot) in self.slots.iter().skip(first).take(slots).enumerate() {
+                let failed = self.failed[slot.pending.get()];
+                if failed {
+                    queue.stats.grant_copy_errors.add(1);
+                    bad = true;
+                }
+                work.tx.answer(
+                    slot.id,
+                    if failed { abi::RSP_ERROR } else { abi::RSP_OKAY },
+                );
+                if i == 0 {
+                    work.tx.answer_extras(frame.extras);
+                }
+            }
+            if bad {
+                queue.stats.dropped(DropReason::CopyFailed);
+                continue;
+            }
+            // As others count: with the Ethernet header.
+            let len = skb.len();
+            match skb.prepare_receive(&queue.device, frame.checksum, frame.gso) {
+                Ok(repaired) => {
+                    queue.stats.rx_gso_checksum_fixup.add(repaired.into());
+                    queue.stats.rx_packets.add(1);
+                    queue.stats.rx_bytes.add(len.into());
+                    ready.push(skb);
+                }
+                Err(reason) => queue.stats.dropped(reason),
+            }
+        }
+    }
+
+    /// The batch is over: all places are free again.
+    pub(crate) fn reset(&mut self) {
+        self.done = (0, 0);
+        self.frames.clear();
+        for slot in self.slots.drain_all() {
+            self.pending.free(slot.pending);
+        }
+    }
+}

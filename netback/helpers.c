@@ -1,0 +1,368 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Inline functions, macros and bit-fields of the kernel's headers as functions
+ * that Rust can call, and the module parameters whose types or permissions the
+ * module! macro cannot declare. No logic lives here.
+ */
+#include <linux/cpumask.h>
+#include <linux/etherdevice.h>
+#include <linux/interrupt.h>
+#include <linux/kthread.h>
+#include <linux/module.h>
+#include <linux/netdevice.h>
+#include <linux/skbuff.h>
+#include <linux/slab.h>
+#include <net/page_pool/helpers.h>
+#include <xen/grant_table.h>
+#include <xen/page.h>
+#include <xen/xen.h>
+#include <xen/xenbus.h>
+#include <asm/xen/hypercall.h>
+
+#include "netback_helpers.h"
+
+bool netback_threaded;
+module_param_named(threaded, netback_threaded, bool, 0444);
+MODULE_PARM_DESC(threaded,
+		 "Run the worker groups as kernel threads instead of in softirq (default N)");
+
+bool netback_separate_tx_rx_irq = true;
+module_param_named(separate_tx_rx_irq, netback_separate_tx_rx_irq, bool, 0644);
+MODULE_PARM_DESC(separate_tx_rx_irq,
+		 "Offer frontends an event channel for each direction (default Y)");
+
+unsigned int netback_fatal_skb_slots = 20;
+module_param_named(fatal_skb_slots, netback_fatal_skb_slots, uint, 0444);
+MODULE_PARM_DESC(fatal_skb_slots,
+		 "Slots after the first beyond which a guest's frame disables its vif (default 20, at least 18)");
+
+/* Xen. */
+
+bool netback_xen_domain(void)
+{
+	return xen_domain();
+}
+
+int netback_grant_copy(struct gnttab_copy *ops, unsigned int count)
+{
+	return HYPERVISOR_grant_table_op(GNTTABOP_copy, ops, count);
+}
+
+unsigned long netback_virt_to_gfn(const void *address)
+{
+	return virt_to_gfn((void *)address);
+}
+
+unsigned long netback_page_to_gfn(struct page *page)
+{
+	return xen_page_to_gfn(page);
+}
+
+bool netback_page_foreign(struct page *page, u16 *domid, u32 *gref)
+{
+	struct xen_page_foreign *foreign = xen_page_foreign(page);
+
+	if (!foreign)
+		return false;
+	*domid = foreign->domid;
+	*gref = foreign->gref;
+	return true;
+}
+
+struct device *netback_xenbus_to_device(struct xenbus_device *dev)
+{
+	return &dev->dev;
+}
+
+int netback_irq_set_affinity(unsigned int irq, unsigned int cpu)
+{
+	return irq_set_affinity(irq, cpumask_of(cpu));
+}
+
+/* Socket buffers. */
+
+struct skb_shared_info *netback_skb_shinfo(const struct sk_buff *skb)
+{
+	return skb_shinfo(skb);
+}
+
+void netback_skb_put(struct sk_buff *skb, unsigned int len)
+{
+	__skb_put(skb, len);
+}
+
+struct page *netback_nth_page(struct page *page, unsigned long n)
+{
+	return page + n;
+}
+
+u16 netback_skb_queue(const struct sk_buff *skb)
+{
+	return skb_get_queue_mapping(skb);
+}
+
+struct page *netback_skb_frag_page(const skb_frag_t *frag)
+{
+	return skb_frag_page(frag);
+}
+
+bool netback_skb_frags_readable(const struct sk_buff *skb)
+{
+	return skb_frags_readable(skb);
+}
+
+bool netback_skb_has_frag_list(const struct sk_buff *skb)
+{
+	return skb_has_frag_list(skb);
+}
+
+void netback_skb_fill_frag(struct sk_buff *skb, unsigned int i, struct page *page,
+			   unsigned int offset, unsigned int len)
+{
+	skb_add_rx_frag(skb, i, page, offset, len, len);
+}
+
+void netback_skb_mark_for_recycle(struct sk_buff *skb)
+{
+	skb_mark_for_recycle(skb);
+}
+
+u8 netback_skb_ip_summed(const struct sk_buff *skb)
+{
+	return skb->ip_summed;
+}
+
+void netback_skb_set_ip_summed(struct sk_buff *skb, u8 ip_summed)
+{
+	skb->ip_summed = ip_summed;
+}
+
+void netback_skb_receive_on(struct sk_buff *skb, struct net_device *dev)
+{
+	skb->protocol = eth_type_trans(skb, dev);
+	skb_reset_network_header(skb);
+}
+
+void netback_skb_probe_transport_header(struct sk_buff *skb)
+{
+	skb_probe_transport_header(skb);
+}
+
+u16 netback_skb_protocol(const struct sk_buff *skb)
+{
+	return be16_to_cpu(skb->protocol);
+}
+
+u16 netback_skb_csum_offset(const struct sk_buff *skb)
+{
+	return skb->csum_offset;
+}
+
+unsigned int netback_skb_transport_offset(const struct sk_buff *skb)
+{
+	return skb_transport_offset(skb);
+}
+
+bool netback_pskb_may_pull(struct sk_buff *skb, unsigned int len)
+{
+	return pskb_may_pull(skb, len);
+}
+
+void netback_skb_list_add_tail(struct sk_buff *skb, struct list_head *list)
+{
+	list_add_tail(&skb->list, list);
+}
+
+void netback_skb_tx_timestamp(struct sk_buff *skb)
+{
+	skb_tx_timestamp(skb);
+}
+
+struct page *netback_page_pool_page(struct page_pool *pool)
+{
+	return page_pool_dev_alloc_pages(pool);
+}
+
+struct page *netback_page_pool_frag(struct page_pool *pool, unsigned int *offset,
+				    unsigned int size)
+{
+	return page_pool_dev_alloc_frag(pool, offset, size);
+}
+
+/* Network devices and NAPI. */
+
+void *netback_netdev_priv(const struct net_device *dev)
+{
+	return netdev_priv(dev);
+}
+
+void netback_netdev_setup(struct net_device *dev, struct device *parent,
+			  const struct net_device_ops *ops,
+			  const struct ethtool_ops *ethtool,
+			  netdev_features_t features, unsigned int max_mtu,
+			  const u8 *address)
+{
+	SET_NETDEV_DEV(dev, parent);
+	dev->netdev_ops = ops;
+	dev->ethtool_ops = ethtool;
+	dev->hw_features = features;
+	dev->features = features | NETIF_F_RXCSUM;
+	dev->min_mtu = ETH_MIN_MTU;
+	dev->max_mtu = max_mtu;
+	eth_hw_addr_set(dev, address);
+	netif_carrier_off(dev);
+}
+
+const char *netback_netdev_name(const struct net_device *dev)
+{
+	return dev->name;
+}
+
+void netback_netdev_set_name(struct net_device *dev, const char *name)
+{
+	strscpy(dev->name, name, sizeof(dev->name));
+}
+
+bool netback_netdev_running(const struct net_device *dev)
+{
+	return netif_running(dev);
+}
+
+unsigned int netback_netdev_mtu(const struct net_device *dev)
+{
+	return READ_ONCE(dev->mtu);
+}
+
+void netback_netdev_set_mtu(struct net_device *dev, unsigned int mtu)
+{
+	WRITE_ONCE(dev->mtu, mtu);
+}
+
+void netback_netdev_hold(struct net_device *dev)
+{
+	dev_hold(dev);
+}
+
+void netback_netdev_put(struct net_device *dev)
+{
+	dev_put(dev);
+}
+
+void netback_tx_start_all(struct net_device *dev)
+{
+	netif_tx_start_all_queues(dev);
+}
+
+void netback_tx_stop_all(struct net_device *dev)
+{
+	netif_tx_stop_all_queues(dev);
+}
+
+void netback_tx_wake_all(struct net_device *dev)
+{
+	netif_tx_wake_all_queues(dev);
+}
+
+void netback_tx_disable(struct net_device *dev)
+{
+	netif_tx_disable(dev);
+}
+
+void netback_tx_stop(struct net_device *dev, unsigned int queue)
+{
+	netif_tx_stop_queue(netdev_get_tx_queue(dev, queue));
+}
+
+bool netback_tx_stopped(const struct net_device *dev, unsigned int queue)
+{
+	return netif_tx_queue_stopped(netdev_get_tx_queue(dev, queue));
+}
+
+void netback_tx_wake(struct net_device *dev, unsigned int queue)
+{
+	netif_tx_wake_queue(netdev_get_tx_queue(dev, queue));
+}
+
+void netback_tx_sent(struct net_device *dev, unsigned int queue, unsigned int bytes)
+{
+	netdev_tx_sent_queue(netdev_get_tx_queue(dev, queue), bytes);
+}
+
+void netback_tx_completed(struct net_device *dev, unsigned int queue,
+			  unsigned int packets, unsigned int bytes)
+{
+	netdev_tx_completed_queue(netdev_get_tx_queue(dev, queue), packets, bytes);
+}
+
+void netback_tx_reset(struct net_device *dev, unsigned int queue)
+{
+	netdev_tx_reset_queue(netdev_get_tx_queue(dev, queue));
+}
+
+/* A NAPI instance and the context of its poll function. */
+struct netback_napi {
+	struct napi_struct napi;
+	void *context;
+};
+
+struct napi_struct *netback_napi_new(struct net_device *dev,
+				     int (*poll)(struct napi_struct *, int),
+				     void *context)
+{
+	struct netback_napi *n = kzalloc(sizeof(*n), GFP_KERNEL);
+
+	if (!n)
+		return NULL;
+	n->context = context;
+	netif_napi_add(dev, &n->napi, poll);
+	return &n->napi;
+}
+
+void *netback_napi_context(const struct napi_struct *napi)
+{
+	return container_of_const(napi, struct netback_napi, napi)->context;
+}
+
+void netback_napi_free(struct napi_struct *napi)
+{
+	netif_napi_del(napi);
+	kfree(container_of(napi, struct netback_napi, napi));
+}
+
+void netback_napi_bind_thread(struct napi_struct *napi, unsigned int cpu)
+{
+	if (napi->thread)
+		set_cpus_allowed_ptr(napi->thread, cpumask_of(cpu));
+}
+
+/* Processors and locks. */
+
+unsigned int netback_next_online_cpu(unsigned int from)
+{
+	return cpumask_next((int)from - 1, cpu_online_mask);
+}
+
+unsigned int netback_nr_cpu_ids(void)
+{
+	return nr_cpu_ids;
+}
+
+int netback_cpu_to_node(unsigned int cpu)
+{
+	return cpu_to_node(cpu);
+}
+
+void netback_local_bh_disable(void)
+{
+	local_bh_disable();
+}
+
+void netback_local_bh_enable(void)
+{
+	local_bh_enable();
+}
+
+bool netback_net_ratelimit(void)
+{
+	return net_ratelimit();
+}

@@ -1,0 +1,553 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Network devices.
+//!
+//! C header: [`include/linux/netdevice.h`](srctree/include/linux/netdevice.h)
+
+use super::skb::SkBuff;
+use crate::bindings;
+use core::marker::PhantomData;
+use core::mem::{
+    align_of,
+    size_of, //
+};
+use core::ops::{
+    BitAnd,
+    BitOr,
+    Not, //
+};
+use core::ptr::NonNull;
+use kernel::error::to_result;
+use kernel::ffi::c_int;
+use kernel::prelude::*;
+use kernel::sync::aref::AlwaysRefCounted;
+use kernel::types::Opaque;
+
+/// A network device, reference counted.
+#[repr(transparent)]
+pub(crate) struct NetDevice(Opaque<bindings::net_device>);
+
+// SAFETY: `struct net_device` may be used from any thread; the methods call C
+// functions that lock what they need.
+unsafe impl Send for NetDevice {}
+// SAFETY: as above.
+unsafe impl Sync for NetDevice {}
+
+// SAFETY: `dev_hold` and `dev_put` count the references that keep the device
+// from being freed.
+unsafe impl AlwaysRefCounted for NetDevice {
+    fn inc_ref(&self) {
+        // SAFETY: `self` is a live device.
+        unsafe { bindings::netback_netdev_hold(self.as_raw()) };
+    }
+
+    unsafe fn dec_ref(device: NonNull<Self>) {
+        // SAFETY: the caller owns a reference.
+        unsafe { bindings::netback_netdev_put(device.cast().as_ptr()) };
+    }
+}
+
+/// What a device can take off the stack's hands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Features(u64);
+
+impl Features {
+    /// Frames in several pieces.
+    pub(crate) const SG: Self = Self(bindings::NETBACK_F_SG);
+    /// TCP and UDP checksums over IPv4.
+    pub(crate) const IP_CSUM: Self = Self(bindings::NETBACK_F_IP_CSUM);
+    /// TCP and UDP checksums over IPv6.
+    pub(crate) const IPV6_CSUM: Self = Self(bindings::NETBACK_F_IPV6_CSUM);
+    /// TCP segmentation over IPv4.
+    pub(crate) const TSO: Self = Self(bindings::NETBACK_F_TSO);
+    /// TCP segmentation over IPv6.
+    pub(crate) const TSO6: Self = Self(bindings::NETBACK_F_TSO6);
+
+    /// The features as the bits of `netdev_features_t`.
+    pub(crate) fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// The inverse of [`Features::bits`].
+    pub(crate) fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// `self` if `condition` holds, otherwise nothing.
+    pub(crate) fn when(self, condition: bool) -> Self {
+        if condition {
+            self
+        } else {
+            Self(0)
+        }
+    }
+}
+
+impl BitOr for Features {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl BitAnd for Features {
+    type Output = Self;
+
+    fn bitand(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+}
+
+impl Not for Features {
+    type Output = Self;
+
+    fn not(self) -> Self {
+        Self(!self.0)
+    }
+}
+
+/// Totals of a device, from the host's point of view.
+#[derive(Default)]
+pub(crate) struct Totals {
+    /// Frames received.
+    pub(crate) rx_packets: u64,
+    /// Their bytes.
+    pub(crate) rx_bytes: u64,
+    /// Received frames that were dropped.
+    pub(crate) rx_dropped: u64,
+    /// Received frames that were malformed, or whose data could not be had.
+    pub(crate) rx_errors: u64,
+    /// Frames transmitted.
+    pub(crate) tx_packets: u64,
+    /// Their bytes.
+    pub(crate) tx_bytes: u64,
+    /// Frames to be transmitted that were dropped.
+    pub(crate) tx_dropped: u64,
+    /// Frames whose data could not be handed over.
+    pub(crate) tx_errors: u64,
+}
+
+/// What a driver does for its network device. All but `start_xmit` and `totals`
+/// are called with rtnl held.
+pub(crate) trait Operations: Send + Sync + 'static {
+    /// The device goes up.
+    fn open(&self, device: &NetDevice);
+
+    /// The device goes down.
+    fn stop(&self, device: &NetDevice);
+
+    /// Transmits a frame on the transmit queue `queue`. Softirqs are off and the
+    /// queue's transmit lock is held.
+    fn start_xmit(&self, device: &NetDevice, queue: u16, skb: SkBuff);
+
+    /// The largest MTU, in bytes, that is possible now.
+    fn max_mtu(&self) -> u32;
+
+    /// The features that are possible now.
+    fn features(&self) -> Features;
+
+    /// The device's totals. Any context that may take part in RCU.
+    fn totals(&self) -> Totals;
+
+    /// Names of the counters for `ethtool -S`, in two parts of together at most
+    /// 31 bytes.
+    fn counter_names() -> impl Iterator<Item = (&'static str, &'static str)>;
+
+    /// Values of the counters, in the order of their names.
+    fn counters(&self, values: &mut [u64]);
+}
+
+impl NetDevice {
+    /// # Safety
+    ///
+    /// `device` must be live for the lifetime `'a`.
+    unsafe fn from_raw<'a>(device: *mut bindings::net_device) -> &'a Self {
+        // SAFETY: `NetDevice` is a transparent wrapper; the rest is the caller's.
+        unsafe { &*device.cast() }
+    }
+
+    pub(super) fn as_raw(&self) -> *mut bindings::net_device {
+        self.0.get()
+    }
+
+    /// The interface's name.
+    pub(crate) fn name(&self) -> &CStr {
+        // SAFETY: the name is a terminated array inside the device. Renaming
+        // rewrites it in place, so a reader may see a mixture, as C code does.
+        unsafe { CStr::from_char_ptr(bindings::netback_netdev_name(self.as_raw())) }
+    }
+
+    /// Whether the interface is up.
+    #[inline]
+    pub(crate) fn is_running(&self) -> bool {
+        // SAFETY: reads a bit of a live device.
+        unsafe { bindings::netback_netdev_running(self.as_raw()) }
+    }
+
+    /// Says that there is a link.
+    pub(crate) fn carrier_on(&self) {
+        // SAFETY: the device is alive; any context.
+        unsafe { bindings::netif_carrier_on(self.as_raw()) };
+    }
+
+    /// Says that there is no link.
+    pub(crate) fn carrier_off(&self) {
+        // SAFETY: the device is alive; any context.
+        unsafe { bindings::netif_carrier_off(self.as_raw()) };
+    }
+
+    /// Has the stack ask for [`Operations::features`] and
+    /// [`Operations::max_mtu`] anew: a larger MTU is lowered. Takes rtnl.
+    pub(crate) fn renegotiate(&self, max_mtu: u32) {
+        // SAFETY: the device is registered, rtnl is held for the calls that
+        // want it.
+        unsafe {
+            bindings::rtnl_lock();
+            if bindings::netback_netdev_mtu(self.as_raw()) > max_mtu {
+                bindings::dev_set_mtu(self.as_raw(), max_mtu as c_int);
+            }
+            bindings::netdev_update_features(self.as_raw());
+            bindings::rtnl_unlock();
+        }
+    }
+
+    /// Stops the stack from transmitting on any queue, and waits for
+    /// transmissions under way.
+    pub(crate) fn disable_transmit(&self) {
+        // SAFETY: the device is alive; process context.
+        unsafe { bindings::netback_tx_disable(self.as_raw()) };
+    }
+
+    /// Lets the stack transmit on all queues again.
+    pub(crate) fn enable_transmit(&self) {
+        // SAFETY: the device is alive.
+        unsafe { bindings::netback_tx_wake_all(self.as_raw()) };
+    }
+
+    /// One of the device's transmit queues.
+    #[inline]
+    pub(crate) fn transmit_queue(&self, index: u16) -> TransmitQueue<'_> {
+        TransmitQueue {
+            device: self,
+            index: index.into(),
+        }
+    }
+}
+
+/// A transmit queue of a device, for flow control. The index must be below the
+/// number of queues with which the device was made; C checks it.
+pub(crate) struct TransmitQueue<'a> {
+    device: &'a NetDevice,
+    index: u32,
+}
+
+impl TransmitQueue<'_> {
+    /// Asks the stack not to transmit on the queue.
+    pub(crate) fn stop(&self) {
+        // SAFETY: the device and its queue are alive.
+        unsafe { bindings::netback_tx_stop(self.device.as_raw(), self.index) };
+    }
+
+    /// Whether the driver has stopped the queue.
+    pub(crate) fn is_stopped(&self) -> bool {
+        // SAFETY: the device and its queue are alive.
+        unsafe { bindings::netback_tx_stopped(self.device.as_raw(), self.index) }
+    }
+
+    /// Lets the stack transmit again.
+    pub(crate) fn wake(&self) {
+        // SAFETY: the device and its queue are alive.
+        unsafe { bindings::netback_tx_wake(self.device.as_raw(), self.index) };
+    }
+
+    /// Byte queue limits: `bytes` were taken to be transmitted. With the
+    /// queue's transmit lock held, before anybody can complete them.
+    #[inline]
+    pub(crate) fn sent(&self, bytes: u32) {
+        // SAFETY: the device and its queue are alive.
+        unsafe { bindings::netback_tx_sent(self.device.as_raw(), self.index, bytes) };
+    }
+
+    /// Byte queue limits: of what was sent, this much is done with. Exactly
+    /// what was sent must be completed, once.
+    pub(crate) fn completed(&self, packets: u32, bytes: u32) {
+        // SAFETY: the device and its queue are alive.
+        unsafe { bindings::netback_tx_completed(self.device.as_raw(), self.index, packets, bytes) };
+    }
+
+    /// Byte queue limits: nothing is under way. With transmission disabled.
+    pub(crate) fn reset(&self) {
+        // SAFETY: the device and its queue are alive.
+        unsafe { bindings::netback_tx_reset(self.device.as_raw(), self.index) };
+    }
+}
+
+/// A registered network device with its driver's data. Dropping it unregisters
+/// the device.
+pub(crate) struct Registration<T: Operations> {
+    device: NonNull<bindings::net_device>,
+    _driver: PhantomData<T>,
+}
+
+// SAFETY: the device may be used from any thread, and so may the driver's data.
+unsafe impl<T: Operations> Send for Registration<T> {}
+// SAFETY: as above.
+unsafe impl<T: Operations> Sync for Registration<T> {}
+
+/// How a device is made.
+pub(crate) struct Config<'a> {
+    /// The interface's name, at most 15 bytes.
+    pub(crate) name: &'a CStr,
+    /// The device below it.
+    pub(crate) parent: &'a kernel::device::Device,
+    /// Transmit and receive queues at most.
+    pub(crate) queues: u32,
+    /// The largest MTU ever, in bytes.
+    pub(crate) max_mtu: u32,
+    /// All features that there may be.
+    pub(crate) features: Features,
+    /// The interface's own address.
+    pub(crate) address: [u8; 6],
+}
+
+impl<T: Operations> Registration<T> {
+    const NETDEV_OPS: bindings::net_device_ops = {
+        let mut ops: bindings::net_device_ops = pin_init::zeroed();
+        ops.ndo_open = Some(Self::open);
+        ops.ndo_stop = Some(Self::stop);
+        ops.ndo_start_xmit = Some(Self::start_xmit);
+        ops.ndo_change_mtu = Some(Self::change_mtu);
+        ops.ndo_fix_features = Some(Self::fix_features);
+        ops.ndo_get_stats64 = Some(Self::get_stats64);
+        ops.ndo_set_mac_address = Some(bindings::eth_mac_addr);
+        ops.ndo_validate_addr = Some(bindings::eth_validate_addr);
+        ops
+    };
+
+    const ETHTOOL_OPS: bindings::ethtool_ops = {
+        let mut ops: bindings::ethtool_ops = pin_init::zeroed();
+        ops.get_link = Some(bindings::ethtool_op_get_link);
+        ops.get_ts_info = Some(bindings::ethtool_op_get_ts_info);
+        ops.get_sset_count = Some(Self::get_sset_count);
+        ops.get_strings = Some(Self::get_strings);
+        ops.get_ethtool_stats = Some(Self::get_ethtool_stats);
+        ops
+    };
+
+    /// Makes and registers a device, its link down. Takes rtnl.
+    pub(crate) fn new(config: Config<'_>, driver: T) -> Result<Self> {
+        // The private area is aligned for a cache line.
+        const { assert!(align_of::<T>() <= 32) };
+
+        // SAFETY: process context; the name is terminated.
+        let device = unsafe {
+            bindings::alloc_netdev_mqs(
+                size_of::<T>() as c_int,
+                config.name.as_char_ptr(),
+                bindings::NET_NAME_UNKNOWN as u8,
+                Some(bindings::ether_setup),
+                config.queues,
+                config.queues,
+            )
+        };
+        let device = NonNull::new(device).ok_or(ENOMEM)?;
+
+        // SAFETY: the device is not registered yet, so it is ours alone, and
+        // its private area has room for a `T`. Both tables are static.
+        let registered = unsafe {
+            bindings::netback_netdev_setup(
+                device.as_ptr(),
+                core::ptr::from_ref(config.parent).cast_mut().cast(),
+                const { &Self::NETDEV_OPS },
+                const { &Self::ETHTOOL_OPS },
+                config.features.0,
+                config.max_mtu,
+                config.address.as_ptr(),
+            );
+            Self::driver_data(device.as_ptr()).write(driver);
+            to_result(bindings::register_netdev(device.as_ptr()))
+        };
+        if let Err(e) = registered {
+            // SAFETY: the data were written above; the device is unknown to
+            // others.
+            unsafe {
+                Self::driver_data(device.as_ptr()).drop_in_place();
+                bindings::free_netdev(device.as_ptr());
+            }
+            return Err(e);
+        }
+        Ok(Self {
+            device,
+            _driver: PhantomData,
+        })
+    }
+
+    /// The device.
+    pub(crate) fn device(&self) -> &NetDevice {
+        // SAFETY: alive as long as `self`.
+        unsafe { NetDevice::from_raw(self.device.as_ptr()) }
+    }
+
+    /// The driver's data.
+    pub(crate) fn driver(&self) -> &T {
+        // SAFETY: written in `new`, dropped with `self`.
+        unsafe { &*Self::driver_data(self.device.as_ptr()) }
+    }
+
+    fn driver_data(device: *mut bindings::net_device) -> *mut T {
+        // SAFETY: computes the address of the device's private area.
+        unsafe { bindings::netback_netdev_priv(device) }.cast()
+    }
+
+    /// # Safety
+    ///
+    /// `device` must be one that `new` made; it and its data must be alive for
+    /// `'a`. Both hold in its operations: the data go after unregistering, which
+    /// waits for them.
+    unsafe fn parts<'a>(device: *mut bindings::net_device) -> (&'a NetDevice, &'a T) {
+        // SAFETY: by the requirement above.
+        unsafe { (NetDevice::from_raw(device), &*Self::driver_data(device)) }
+    }
+
+    unsafe extern "C" fn open(device: *mut bindings::net_device) -> c_int {
+        // SAFETY: an operation of the device.
+        let (device, driver) = unsafe { Self::parts(device) };
+
+        driver.open(device);
+        // SAFETY: the device is alive.
+        unsafe { bindings::netback_tx_start_all(device.as_raw()) };
+        0
+    }
+
+    unsafe extern "C" fn stop(device: *mut bindings::net_device) -> c_int {
+        // SAFETY: an operation of the device.
+        let (device, driver) = unsafe { Self::parts(device) };
+
+        // SAFETY: the device is alive.
+        unsafe { bindings::netback_tx_stop_all(device.as_raw()) };
+        driver.stop(device);
+        0
+    }
+
+    unsafe extern "C" fn start_xmit(
+        skb: *mut bindings::sk_buff,
+        device: *mut bindings::net_device,
+    ) -> bindings::netdev_tx_t {
+        // SAFETY: an operation of the device.
+        let (device, driver) = unsafe { Self::parts(device) };
+        let Some(skb) = NonNull::new(skb) else {
+            return bindings::netdev_tx_NETDEV_TX_OK;
+        };
+
+        // SAFETY: the stack hands the buffer over, as `NETDEV_TX_OK` confirms.
+        unsafe {
+            let queue = bindings::netback_skb_queue(skb.as_ptr());
+            driver.start_xmit(device, queue, SkBuff::from_raw(skb));
+        }
+        bindings::netdev_tx_NETDEV_TX_OK
+    }
+
+    unsafe extern "C" fn change_mtu(device: *mut bindings::net_device, mtu: c_int) -> c_int {
+        // SAFETY: an operation of the device.
+        let (device, driver) = unsafe { Self::parts(device) };
+
+        match u32::try_from(mtu) {
+            Ok(mtu) if mtu <= driver.max_mtu() => {
+                // SAFETY: the device is alive, rtnl is held.
+                unsafe { bindings::netback_netdev_set_mtu(device.as_raw(), mtu) };
+                0
+            }
+            _ => EINVAL.to_errno(),
+        }
+    }
+
+    unsafe extern "C" fn fix_features(
+        device: *mut bindings::net_device,
+        features: bindings::netdev_features_t,
+    ) -> bindings::netdev_features_t {
+        // SAFETY: an operation of the device.
+        let (_, driver) = unsafe { Self::parts(device) };
+        let ours = Features::SG
+            | Features::IP_CSUM
+            | Features::IPV6_CSUM
+            | Features::TSO
+            | Features::TSO6;
+
+        (Features(features) & (driver.features() | !ours)).0
+    }
+
+    unsafe extern "C" fn get_stats64(
+        device: *mut bindings::net_device,
+        stats: *mut bindings::rtnl_link_stats64,
+    ) {
+        // SAFETY: an operation of the device; `stats` is the caller's, to be
+        // filled in.
+        let ((_, driver), stats) = unsafe { (Self::parts(device), &mut *stats) };
+        let totals = driver.totals();
+
+        stats.rx_packets = totals.rx_packets;
+        stats.rx_bytes = totals.rx_bytes;
+        stats.rx_dropped = totals.rx_dropped;
+        stats.rx_errors = totals.rx_errors;
+        stats.tx_packets = totals.tx_packets;
+        stats.tx_bytes = totals.tx_bytes;
+        stats.tx_dropped = totals.tx_dropped;
+        stats.tx_errors = totals.tx_errors;
+    }
+
+    unsafe extern "C" fn get_sset_count(_device: *mut bindings::net_device, set: c_int) -> c_int {
+        if set as u32 == bindings::ethtool_stringset_ETH_SS_STATS {
+            T::counter_names().count() as c_int
+        } else {
+            EINVAL.to_errno()
+        }
+    }
+
+    unsafe extern "C" fn get_strings(_device: *mut bindings::net_device, set: u32, data: *mut u8) {
+        if set != bindings::ethtool_stringset_ETH_SS_STATS {
+            return;
+        }
+        let size = bindings::ETH_GSTRING_LEN as usize;
+        for (i, (prefix, name)) in T::counter_names().enumerate() {
+            // SAFETY: ethtool passes room for as many strings, of this size, as
+            // `get_sset_count` said.
+            let place = unsafe { core::slice::from_raw_parts_mut(data.add(i * size), size) };
+            place.fill(0);
+            for (to, from) in place[..size - 1].iter_mut().zip(Iterator::chain(prefix.bytes(), name.bytes()))
+            {
+                *to = from;
+            }
+        }
+    }
+
+    unsafe extern "C" fn get_ethtool_stats(
+        device: *mut bindings::net_device,
+        stats: *mut bindings::ethtool_stats,
+        data: *mut u64,
+    ) {
+        // SAFETY: an operation of the device; ethtool passes room for
+        // `n_stats` values.
+        unsafe {
+            let (_, driver) = Self::parts(device);
+            driver.counters(core::slice::from_raw_parts_mut(
+                data,
+                (*stats).n_stats as usize,
+            ));
+        }
+    }
+}
+
+impl<T: Operations> Drop for Registration<T> {
+    fn drop(&mut self) {
+        let device = self.device.as_ptr();
+
+        // SAFETY: registered in `new`. Unregistering waits for all operations
+        // and references, so that the data and then the device may go.
+        unsafe {
+            bindings::unregister_netdev(device);
+            Self::driver_data(device).drop_in_place();
+            bindings::free_netdev(device);
+        }
+    }
+}

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Safe faces of the kernel's network interfaces: devices, NAPI, socket buffers
+//! and the copies between them and guests.
+
+pub(crate) mod device;
+pub(crate) mod napi;
+pub(crate) mod page_pool;
+pub(crate) mod skb;
+pub(crate) mod skb_list;
+pub(crate) mod transfer;

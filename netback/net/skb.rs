@@ -1,0 +1,385 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Socket buffers that this driver owns.
+//!
+//! C header: [`include/linux/skbuff.h`](srctree/include/linux/skbuff.h)
+
+use super::device::NetDevice;
+use super::napi::Polling;
+use super::page_pool::PagePool;
+use crate::bindings;
+use crate::netif::abi::PAGE_SIZE;
+use crate::netif::fault::DropReason;
+use crate::netif::offload::{
+    Checksum,
+    Gso,
+    GsoKind, //
+};
+use crate::xen::grant::{
+    Granted,
+    LocalEnd, //
+};
+use core::num::NonZeroU16;
+use core::ptr::NonNull;
+use kernel::prelude::*;
+
+/// Frames up to this length, in bytes, are kept in the linear area whole: an
+/// Ethernet frame of the standard MTU with two VLAN tags.
+const LINEAR_WHOLE: u32 = 1522;
+
+/// Bytes of a longer frame that are kept in the linear area: all L2 to L4
+/// headers with the longest options that are in use.
+const LINEAR_HEADERS: u32 = 256;
+
+/// Offset of the checksum in a TCP header. What `skb_checksum_setup` finds to
+/// be at this offset is TCP.
+const TCP_CHECKSUM_OFFSET: u16 = 16;
+
+/// A socket buffer of which this value is the only owner. Dropping it counts
+/// as dropping the frame; a frame that has been delivered is [consumed].
+///
+/// [consumed]: SkBuff::consume
+#[repr(transparent)]
+pub(crate) struct SkBuff(NonNull<bindings::sk_buff>);
+
+// SAFETY: a socket buffer with one owner may be used from any thread.
+unsafe impl Send for SkBuff {}
+
+/// Bytes of a socket buffer that lie within one frame of memory.
+pub(crate) struct Run {
+    /// Where they are.
+    pub(crate) at: LocalEnd,
+    /// How many, 1 to 4096.
+    pub(crate) len: u16,
+}
+
+/// A position in a socket buffer's data, for going through them once.
+#[derive(Default)]
+pub(crate) struct Cursor {
+    /// 0 is the linear area, then come the fragments.
+    segment: usize,
+    offset: u32,
+}
+
+impl SkBuff {
+    /// # Safety
+    ///
+    /// The caller must hand over ownership of `skb`.
+    pub(super) unsafe fn from_raw(skb: NonNull<bindings::sk_buff>) -> Self {
+        Self(skb)
+    }
+
+    pub(super) fn into_raw(self) -> NonNull<bindings::sk_buff> {
+        core::mem::ManuallyDrop::new(self).0
+    }
+
+    fn raw(&self) -> &bindings::sk_buff {
+        // SAFETY: the buffer is ours until dropped. Fields that other contexts
+        // may change (reference counts) are not read through this reference.
+        unsafe { self.0.as_ref() }
+    }
+
+    fn shared_info(&self) -> &bindings::skb_shared_info {
+        // SAFETY: every buffer has its shared info, behind its linear area.
+        unsafe { &*bindings::netback_skb_shinfo(self.0.as_ptr()) }
+    }
+
+    /// Bytes of the frame.
+    #[inline]
+    pub(crate) fn len(&self) -> u32 {
+        self.raw().len
+    }
+
+    /// Bytes in the linear area.
+    #[inline]
+    fn headlen(&self) -> u32 {
+        self.raw().len - self.raw().data_len
+    }
+
+    /// A buffer for a frame of `len` bytes (up to 65535) from a guest, its data
+    /// not written yet: headers linear, payload in pages of `pool`.
+    pub(crate) fn for_frame(
+        polling: &Polling<'_>,
+        pool: &mut PagePool,
+        len: u32,
+    ) -> Option<Self> {
+        let linear = if len <= LINEAR_WHOLE {
+            len
+        } else {
+            LINEAR_HEADERS
+        };
+        // SAFETY: called from within the poll of this instance.
+        let skb = unsafe { bindings::napi_alloc_skb(polling.as_raw(), linear) };
+        // SAFETY: the new buffer is ours; `linear` bytes of tail room were asked
+        // for.
+        let skb = unsafe {
+            let skb = Self::from_raw(NonNull::new(skb)?);
+            bindings::netback_skb_put(skb.0.as_ptr(), linear);
+            skb
+        };
+
+        let mut left = len - linear;
+        if left != 0 {
+            // SAFETY: all pages added below come from a page pool.
+            unsafe { bindings::netback_skb_mark_for_recycle(skb.0.as_ptr()) };
+        }
+        let mut index = 0;
+        while left != 0 {
+            let size = left.min(PAGE_SIZE);
+            let (page, offset) = pool.allocate(polling, size)?;
+            // SAFETY: 65535 bytes in full pages are at most 16 fragments, which
+            // every buffer has room for; the page's reference passes to it.
+            unsafe {
+                bindings::netback_skb_fill_frag(skb.0.as_ptr(), index, page.as_ptr(), offset, size)
+            };
+            index += 1;
+            left -= size;
+        }
+        Some(skb)
+    }
+
+    /// The next bytes at `cursor`, at most `max` (above 0) of them.
+    pub(super) fn next_run(&self, cursor: &mut Cursor, max: u32) -> Option<Run> {
+        loop {
+            let run = match cursor.segment.checked_sub(1) {
+                None => self.linear_run(cursor.offset, max),
+                Some(index) => {
+                    let info = self.shared_info();
+                    let used = usize::from(info.nr_frags);
+                    let frag = info.frags.get(..used)?.get(index)?;
+                    frag_run(frag, cursor.offset, max)
+                }
+            };
+            if let Some(run) = run {
+                cursor.offset += u32::from(run.len);
+                return Some(run);
+            }
+            cursor.segment += 1;
+            cursor.offset = 0;
+        }
+    }
+
+    fn linear_run(&self, offset: u32, max: u32) -> Option<Run> {
+        let left = self.headlen().checked_sub(offset)?;
+        if left == 0 {
+            return None;
+        }
+        // SAFETY: `offset` is below the length of the linear area.
+        let data = unsafe { self.raw().data.add(offset as usize) };
+        let in_frame = data as usize as u32 % PAGE_SIZE;
+        let len = left.min(max).min(PAGE_SIZE - in_frame);
+        Some(Run {
+            at: LocalEnd::Frame {
+                // SAFETY: heads of socket buffers lie in the linear map.
+                gfn: unsafe { bindings::netback_virt_to_gfn(data.cast()) } as u64,
+                offset: in_frame as u16,
+            },
+            len: len as u16,
+        })
+    }
+
+    /// How many runs the data have at most, whatever `max` is given for each.
+    pub(crate) fn max_runs(&self) -> usize {
+        let segments = 1 + usize::from(self.shared_info().nr_frags);
+        (self.len() / PAGE_SIZE) as usize + 2 * segments
+    }
+
+    /// Whether this driver can read all of the frame's data: no list of further
+    /// buffers, and memory that the processor may look at.
+    pub(crate) fn is_readable(&self) -> bool {
+        // SAFETY: the buffer is ours.
+        unsafe {
+            !bindings::netback_skb_has_frag_list(self.0.as_ptr())
+                && bindings::netback_skb_frags_readable(self.0.as_ptr())
+        }
+    }
+
+    /// State of the checksum, of a frame that the stack gave us to transmit.
+    pub(crate) fn checksum(&self) -> Checksum {
+        // SAFETY: the buffer is ours.
+        match u32::from(unsafe { bindings::netback_skb_ip_summed(self.0.as_ptr()) }) {
+            bindings::CHECKSUM_PARTIAL => Checksum::Blank,
+            bindings::CHECKSUM_UNNECESSARY => Checksum::Validated,
+            _ => Checksum::None,
+        }
+    }
+
+    /// How the frame is to be segmented; `None` also for kinds that the
+    /// device's features do not let through.
+    pub(crate) fn gso(&self) -> Option<Gso> {
+        let info = self.shared_info();
+        let size = NonZeroU16::new(info.gso_size)?;
+        let kind = if info.gso_type & bindings::NETBACK_GSO_TCPV4 != 0 {
+            GsoKind::TcpV4
+        } else if info.gso_type & bindings::NETBACK_GSO_TCPV6 != 0 {
+            GsoKind::TcpV6
+        } else {
+            return None;
+        };
+        Some(Gso { kind, size })
+    }
+
+    /// Makes a frame whose data have been copied from a guest ready to be
+    /// received on `device`: protocol, checksum and segmentation. True if the
+    /// checksum of a GSO frame had to be put right.
+    ///
+    /// What the guest says of the frame is checked against what is in it; the
+    /// frame comes back with the reason if it does not hold.
+    pub(crate) fn prepare_receive(
+        &mut self,
+        device: &NetDevice,
+        checksum: Checksum,
+        gso: Option<Gso>,
+    ) -> Result<bool, DropReason> {
+        let skb = self.0.as_ptr();
+        let repair = gso.is_some() && checksum != Checksum::Blank;
+        let ip_summed = match checksum {
+            _ if gso.is_some() => bindings::CHECKSUM_PARTIAL,
+            Checksum::Blank => bindings::CHECKSUM_PARTIAL,
+            Checksum::Validated => bindings::CHECKSUM_UNNECESSARY,
+            Checksum::None => bindings::CHECKSUM_NONE,
+        };
+
+        // SAFETY: the buffer is ours, and its data have at least the length of
+        // an Ethernet header, linear (`for_frame`, and the protocol core drops
+        // shorter frames).
+        unsafe { bindings::netback_skb_receive_on(skb, device.as_raw()) };
+        if let Some(gso) = gso {
+            self.set_gso(gso);
+        }
+        if ip_summed == bindings::CHECKSUM_PARTIAL {
+            // SAFETY: the buffer is ours, its protocol and network header set.
+            if unsafe { bindings::skb_checksum_setup(skb, repair) } != 0 {
+                return Err(DropReason::ChecksumSetup);
+            }
+        }
+        // SAFETY: the buffer is ours.
+        unsafe {
+            bindings::netback_skb_set_ip_summed(skb, ip_summed as u8);
+            bindings::netback_skb_probe_transport_header(skb);
+        }
+        if let Some(gso) = gso {
+            self.check_gso(gso.kind)?;
+        }
+        Ok(repair)
+    }
+
+    fn set_gso(&mut self, gso: Gso) {
+        let kind = match gso.kind {
+            GsoKind::TcpV4 => bindings::NETBACK_GSO_TCPV4,
+            GsoKind::TcpV6 => bindings::NETBACK_GSO_TCPV6,
+        };
+        // SAFETY: the buffer and its shared info are ours alone.
+        let info = unsafe { &mut *bindings::netback_skb_shinfo(self.0.as_ptr()) };
+
+        info.gso_size = gso.size.get();
+        // Whoever segments the frame checks its headers first.
+        info.gso_type = kind | bindings::NETBACK_GSO_DODGY;
+        info.gso_segs = 0;
+    }
+
+    /// Holds a GSO type against the frame's real headers, which
+    /// `skb_checksum_setup` has parsed.
+    fn check_gso(&mut self, kind: GsoKind) -> Result<(), DropReason> {
+        let skb = self.0.as_ptr();
+        // SAFETY: the buffer is ours, its checksum fields are set.
+        let (protocol, offset, transport) = unsafe {
+            (
+                bindings::netback_skb_protocol(skb),
+                bindings::netback_skb_csum_offset(skb),
+                bindings::netback_skb_transport_offset(skb),
+            )
+        };
+        let expected = match kind {
+            GsoKind::TcpV4 => bindings::ETH_P_IP,
+            GsoKind::TcpV6 => bindings::ETH_P_IPV6,
+        };
+        if u32::from(protocol) != expected || offset != TCP_CHECKSUM_OFFSET {
+            return Err(DropReason::GsoMismatch);
+        }
+        let doff = self
+            .linear()
+            .get(transport as usize + 12)
+            .ok_or(DropReason::GsoMismatch)?;
+        let headers = transport + 4 * u32::from(doff >> 4);
+        if headers < transport + 20 || headers >= self.len() {
+            return Err(DropReason::GsoMismatch);
+        }
+        // SAFETY: the buffer is ours; at most `len` bytes are asked for.
+        if !unsafe { bindings::netback_pskb_may_pull(skb, headers) } {
+            return Err(DropReason::NoMemory);
+        }
+        Ok(())
+    }
+
+    fn linear(&self) -> &[u8] {
+        // SAFETY: the linear area is `headlen` initialised bytes at `data`; a
+        // guest has no access to them.
+        unsafe { core::slice::from_raw_parts(self.raw().data, self.headlen() as usize) }
+    }
+
+    /// Gives back a buffer whose frame has been delivered.
+    pub(crate) fn consume(self, _polling: &Polling<'_>) {
+        // SAFETY: ownership passes to the call. A budget above 0 says that it
+        // comes from a poll, as `_polling` shows.
+        unsafe { bindings::napi_consume_skb(self.into_raw().as_ptr(), 1) };
+    }
+
+    /// Notes that the frame was handed to the (virtual) wire.
+    #[inline]
+    pub(crate) fn stamp_transmit(&self) {
+        // SAFETY: the buffer is ours.
+        unsafe { bindings::netback_skb_tx_timestamp(self.0.as_ptr()) };
+    }
+}
+
+/// The next bytes of a fragment.
+fn frag_run(frag: &bindings::skb_frag, offset: u32, max: u32) -> Option<Run> {
+    let left = frag.len.checked_sub(offset)?;
+    if left == 0 {
+        return None;
+    }
+    // A fragment may span pages of a compound page.
+    let position = frag.offset + offset;
+    let in_frame = position % PAGE_SIZE;
+    let len = left.min(max).min(PAGE_SIZE - in_frame);
+    let (mut domid, mut gref) = (0, 0);
+
+    // SAFETY: the fragment's memory is readable (`is_readable`, or we made it)
+    // and covers `position`; struct pages of a compound page are contiguous.
+    let at = unsafe {
+        let page = bindings::netback_nth_page(
+            bindings::netback_skb_frag_page(frag),
+            (position / PAGE_SIZE) as usize,
+        );
+        if bindings::netback_page_foreign(page, &mut domid, &mut gref) {
+            LocalEnd::Foreign(Granted {
+                domid,
+                gref,
+                offset: in_frame as u16,
+            })
+        } else {
+            LocalEnd::Frame {
+                gfn: bindings::netback_page_to_gfn(page) as u64,
+                offset: in_frame as u16,
+            }
+        }
+    };
+    Some(Run {
+        at,
+        len: len as u16,
+    })
+}
+
+impl Drop for SkBuff {
+    fn drop(&mut self) {
+        // SAFETY: the buffer is ours, and gone after this.
+        unsafe {
+            bindings::sk_skb_reason_drop(
+                core::ptr::null_mut(),
+                self.0.as_ptr(),
+                bindings::skb_drop_reason_SKB_DROP_REASON_NOT_SPECIFIED,
+            )
+        };
+    }
+}

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! netback, the backend of Xen's paravirtual network interfaces.
+//!
+//! The module registers with xenbus as the backend for `vif` devices and gives
+//! each guest's interface a `net_device` on the host. See Documentation/.
+
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+mod group;
+mod guest_rx;
+mod guest_tx;
+mod net;
+mod netif;
+mod sys;
+mod vif;
+mod xen;
+
+use group::Groups;
+use sys::bindings;
+use vif::backend::BackendDriver;
+
+/// The module's name, as in [`module!`].
+const MODULE_NAME: &CStr = c"netback";
+
+module! {
+    type: Netback,
+    name: "netback",
+    authors: ["The netback maintainers"],
+    description: "Xen network backend",
+    license: "GPL v2",
+    alias: ["xen-backend:vif"],
+}
+
+/// The loaded module.
+struct Netback {
+    // Field order is drop order: first all devices go, then the workers.
+    _driver: Pin<KBox<BackendDriver>>,
+    _groups: Arc<Groups>,
+}
+
+impl kernel::Module for Netback {
+    fn init(module: &'static ThisModule) -> Result<Self> {
+        if !xen::running() {
+            pr_err!("this machine does not run under Xen, so there are no guests to serve\n");
+            return Err(ENODEV);
+        }
+        let groups = Arc::new(Groups::new()?, GFP_KERNEL)?;
+        let driver = BackendDriver::new(module, groups.clone()).inspect_err(|e| {
+            if *e == EBUSY || *e == EEXIST {
+                pr_err!(
+                    "another backend serves vif devices; unload it first (rmmod xen-netback)\n"
+                );
+            } else {
+                pr_err!("could not register with xenbus\n");
+            }
+        })?;
+
+        pr_info!("serving vif devices with {} worker groups\n", groups.len());
+        Ok(Self {
+            _driver: driver,
+            _groups: groups,
+        })
+    }
+}

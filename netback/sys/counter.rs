@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Statistics counters with one writer and any number of readers.
+
+use kernel::sync::atomic::{
+    Atomic,
+    Relaxed, //
+};
+
+/// A 64-bit event counter.
+///
+/// One context at a time adds to it (the worker that owns the queue, or
+/// `ndo_start_xmit` under the transmit queue's lock); anyone may read it. That
+/// is why adding is a load and a store, without a locked instruction. Two
+/// writers would lose counts, nothing worse.
+pub(crate) struct Counter(Atomic<u64>);
+
+impl Counter {
+    /// A counter at zero.
+    pub(crate) const fn new() -> Self {
+        Self(Atomic::new(0))
+    }
+
+    /// Adds `n`.
+    #[inline]
+    pub(crate) fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// The current value.
+    #[inline]
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}

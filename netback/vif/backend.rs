@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The xenbus device of a vif: probe, the walk through the states, removal.
+
+use crate::group::Groups;
+use crate::net::device::{
+    Config,
+    Registration, //
+};
+use crate::netif::lifecycle::{
+    self,
+    Action,
+    Conditions,
+    Steps,
+    XenbusState, //
+};
+use crate::netif::negotiate::{
+    self,
+    Offer, //
+};
+use crate::vif::connection::{
+    Connection,
+    Failure, //
+};
+use crate::vif::interface::Interface;
+use crate::vif::negotiation;
+use crate::xen::store::{
+    self,
+    Value,
+    Watch,
+    Watcher, //
+};
+use crate::xen::xenbus::{
+    self,
+    Device,
+    Driver,
+    Frontend,
+    Presence,
+    Uevent,
+    Verdict, //
+};
+use crate::xen::DomId;
+use kernel::new_mutex;
+use kernel::prelude::*;
+use kernel::str::CString;
+use kernel::sync::aref::ARef;
+use kernel::sync::{
+    Arc,
+    Mutex, //
+};
+
+/// The interface's own address: the largest that is not multicast, so that a
+/// bridge never takes it for its own.
+const ADDRESS: [u8; 6] = [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff];
+
+/// Queues with which an interface is made.
+const MAX_QUEUES: u32 = 1;
+
+/// The key in which the hotplug script says that it is done.
+const HOTPLUG_STATUS: &CStr = c"hotplug-status";
+
+/// What may change while a device is bound.
+struct Phase {
+    state: lifecycle::Backend,
+    connection: Option<Connection>,
+}
+
+/// A vif, as the callbacks of its device and its watches share it.
+#[pin_data]
+struct Vif {
+    device: ARef<Device>,
+    /// The frontend's domain and its directory in xenstore.
+    domid: DomId,
+    frontend: CString,
+    offer: Offer,
+    groups: Arc<Groups>,
+    interface: Arc<Registration<Interface>>,
+    #[pin]
+    phase: Mutex<Phase>,
+}
+
+/// The backend of one vif.
+pub(crate) struct Backend {
+    // Field order is drop order: the watch calls into the vif.
+    _hotplug: Pin<KBox<Watch<HotplugWatcher>>>,
+    script: Option<Value>,
+    vif: Arc<Vif>,
+}
+
+impl Vif {
+    /// Takes the steps of a walk through the states, and says whether the
+    /// device is to be unregistered.
+    fn walk(&self, steps: impl FnOnce(lifecycle::Backend) -> Steps) -> Verdict {
+        let mut phase = self.phase.lock();
+        let mut verdict = Verdict::Keep;
+
+        for step in steps(phase.state) {
+            match step.action {
+                Action::Announce(state) => self.device.switch_state(state),
+                Action::Connect => match self.connect() {
+                    Ok(connection) => phase.connection = Some(connection),
+                    Err(failure) => {
+                        self.device
+                            .fatal(failure.error(), fmt!("connecting the frontend: {}", failure));
+                        phase.state = lifecycle::Backend::Closing;
+                        break;
+                    }
+                },
+                Action::Disconnect => phase.connection = None,
+                // There is nothing on offer that a frontend could reconfigure.
+                Action::Reread => {}
+                Action::Complain => {
+                    dev_warn!(
+                        self.device.as_ref(),
+                        "frontend is in a state that no frontend should be in\n"
+                    );
+                }
+                Action::Unregister => verdict = Verdict::Unregister,
+            }
+            phase.state = step.state;
+        }
+        verdict
+    }
+
+    fn connect(&self) -> Result<Connection, Failure> {
+        let features = negotiation::read(&self.frontend, &self.offer)?;
+
+        Connection::new(
+            &self.device,
+            self.domid,
+            &features,
+            self.interface.clone(),
+            &self.groups,
+        )
+    }
+
+    /// Whether the hotplug script is done.
+    fn is_plugged(&self) -> bool {
+        matches!(
+            store::NIL.read(self.device.nodename(), HOTPLUG_STATUS),
+            Ok(Some(status)) if status.as_bytes() == b"connected"
+        )
+    }
+}
+
+/// Waits for the hotplug script.
+struct HotplugWatcher(Arc<Vif>);
+
+impl Watcher for HotplugWatcher {
+    fn changed(&self) {
+        if self.0.is_plugged() {
+            // No such step unregisters the device.
+            let (Verdict::Keep | Verdict::Unregister) = self.0.walk(lifecycle::on_hotplug);
+        }
+    }
+}
+
+impl Driver for Backend {
+    const TYPE: &'static CStr = c"vif";
+
+    type Shared = Arc<Groups>;
+
+    fn probe(groups: &Arc<Groups>, device: &Device, frontend: Frontend<'_>) -> Result<KBox<Self>> {
+        let fatal = |doing: &str, error: Error| {
+            device.fatal(error, fmt!("{}", doing));
+            error
+        };
+        let offer = negotiation::offer();
+
+        negotiation::advertise(device, &offer).map_err(|e| fatal("writing features", e))?;
+        let script = store::NIL
+            .read(device.nodename(), c"script")
+            .map_err(|e| fatal("reading script", e))?;
+        let handle = read_handle(device).map_err(|(why, e)| fatal(why, e))?;
+        let name = CString::try_from_fmt(fmt!("vif{}.{}", frontend.domid, handle))?;
+        let interface = Registration::new(
+            Config {
+                name: &name,
+                parent: device.as_ref(),
+                queues: MAX_QUEUES,
+                max_mtu: Interface::MAX_MTU,
+                features: Interface::all_features(),
+                address: ADDRESS,
+            },
+            Interface::new(),
+        )
+        .map_err(|e| fatal("creating the network interface", e))?;
+
+        let vif = Arc::pin_init(
+            try_pin_init!(Vif {
+                device: device.into(),
+                domid: frontend.domid,
+                frontend: CString::try_from_fmt(fmt!("{}", frontend.directory))?,
+                offer,
+                groups: groups.clone(),
+                interface: Arc::new(interface, GFP_KERNEL)?,
+                phase <- new_mutex!(Phase {
+                    state: lifecycle::Backend::Initialising,
+                    connection: None,
+                }),
+            }? Error),
+            GFP_KERNEL,
+        )?;
+        let path = CString::try_from_fmt(fmt!("{}/{}", device.nodename(), HOTPLUG_STATUS))?;
+        let hotplug = Watch::new(path, HotplugWatcher(vif.clone()))
+            .map_err(|e| fatal("watching hotplug-status", e))?;
+
+        Ok(KBox::new(
+            Self {
+                _hotplug: hotplug,
+                script,
+                vif,
+            },
+            GFP_KERNEL,
+        )?)
+    }
+
+    fn bound(&self) -> Result {
+        // Hotplug scripts expect to find the interface.
+        self.vif.device.announce(Presence::Online);
+        let (Verdict::Keep | Verdict::Unregister) = self.vif.walk(lifecycle::on_probed);
+        Ok(())
+    }
+
+    fn frontend_changed(&self, state: u32) -> Verdict {
+        let conditions = Conditions {
+            online: self.vif.device.is_online(),
+            hotplug: self.vif.is_plugged(),
+        };
+        let state = XenbusState::new(state);
+
+        self.vif
+            .walk(|backend| lifecycle::on_frontend(backend, state, conditions))
+    }
+
+    fn uevent(&self, uevent: &mut Uevent<'_>) -> Result {
+        if let Some(script) = &self.script {
+            let script = core::str::from_utf8(script.as_bytes()).map_err(|_| EINVAL)?;
+            uevent.add(fmt!("script={}", script))?;
+        }
+        uevent.add(fmt!("vif={}", self.vif.interface.device().name()))
+    }
+
+    fn unbinding(&self) {
+        // Gone already if the device is.
+        let _ = store::NIL.remove(self.vif.device.nodename(), HOTPLUG_STATUS);
+        self.vif.device.announce(Presence::Offline);
+        let (Verdict::Keep | Verdict::Unregister) = self.vif.walk(lifecycle::on_remove);
+    }
+}
+
+/// Reads the number of the interface within its guest.
+fn read_handle(device: &Device) -> Result<u32, (&'static str, Error)> {
+    match store::NIL.read(device.nodename(), c"handle") {
+        Ok(Some(value)) => negotiate::parse_u32(value.as_bytes())
+            .map_err(|_| ("handle is not a number", EINVAL)),
+        Ok(None) => Err(("handle is missing", ENOENT)),
+        Err(e) => Err(("reading handle", e)),
+    }
+}
+
+/// The backend driver, registered.
+pub(crate) type BackendDriver = xenbus::Registration<Backend>;

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A frontend connected: its queues attached and open for transmission.
+
+use crate::group::Groups;
+use crate::net::device::Registration;
+use crate::netif::fault::Fault;
+use crate::netif::negotiate::{
+    Features,
+    KeyError,
+    Queues, //
+};
+use crate::vif::interface::{
+    Interface,
+    QueueSet, //
+};
+use crate::vif::queue::{
+    Attached,
+    QueueConfig, //
+};
+use crate::xen::{
+    xenbus,
+    DomId, //
+};
+use kernel::fmt;
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+/// Why a frontend could not be connected.
+pub(super) enum Failure {
+    /// One of its keys is missing or makes no sense.
+    Key(KeyError),
+    /// One of its rings cannot be used: the key that names it, and what is wrong.
+    Ring(&'static str, Fault),
+    /// Doing this failed.
+    Step(&'static str, Error),
+}
+
+impl Failure {
+    /// The errno for xenstore's error node.
+    pub(super) fn error(&self) -> Error {
+        match self {
+            Self::Key(_) | Self::Ring(..) => EINVAL,
+            Self::Step(_, error) => *error,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(error) => core::fmt::Display::fmt(error, f),
+            Self::Ring(key, fault) => write!(f, "{key}: {}", fault.as_str()),
+            Self::Step(doing, _) => f.write_str(doing),
+        }
+    }
+}
+
+/// A connected frontend. Dropping it stops transmission, takes the queues back
+/// from their workers and releases all that they hold, the last queue first.
+pub(super) struct Connection {
+    queues: KVec<Attached>,
+    interface: Arc<Registration<Interface>>,
+}
+
+impl Connection {
+    /// Attaches to the frontend of `device` and opens `interface` for it.
+    pub(super) fn new(
+        device: &xenbus::Device,
+        domid: DomId,
+        features: &Features,
+        interface: Arc<Registration<Interface>>,
+        groups: &Groups,
+    ) -> Result<Self, Failure> {
+        let step = |doing| move |error: Error| Failure::Step(doing, error);
+        let Queues::One(keys) = features.queues else {
+            // Not on offer, so not asked for (`read_features`).
+            return Err(Failure::Step("attaching several queues", EINVAL));
+        };
+        let mut this = Self {
+            queues: KVec::with_capacity(1, GFP_KERNEL).map_err(|e| step("allocating")(e.into()))?,
+            interface,
+        };
+        let config = QueueConfig {
+            index: 0,
+            domid,
+            keys,
+            options: features.rx_options(),
+        };
+        let group = groups.least_loaded().map_err(step("choosing a worker"))?;
+        let queue = Attached::new(device, this.interface.device().into(), group, config)?;
+        let shared = queue.share();
+        this.queues
+            .push(queue, GFP_KERNEL)
+            .map_err(|e| step("allocating")(e.into()))?;
+        let set = QueueSet::new(shared).map_err(step("allocating"))?;
+
+        this.interface.driver().negotiated(features);
+        this.interface
+            .device()
+            .renegotiate(Interface::max_mtu_for(features));
+        this.interface.driver().connect(set);
+        this.interface.device().carrier_on();
+        this.interface.device().enable_transmit();
+        Ok(this)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let device = self.interface.device();
+
+        device.carrier_off();
+        device.disable_transmit();
+        // Waits for those who still transmit, count or open.
+        drop(self.interface.driver().disconnect());
+        while let Some(queue) = self.queues.pop() {
+            self.interface.driver().retire(&queue.share());
+            drop(queue);
+        }
+    }
+}

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The `net_device` of a vif: what the host's network stack calls.
+
+use crate::net::device::{
+    Features,
+    NetDevice,
+    Operations,
+    Totals, //
+};
+use crate::net::skb::SkBuff;
+use crate::netif::fault::DropReason;
+use crate::netif::negotiate;
+use crate::netif::rx::GsoMode;
+use crate::sys::counter::Counter;
+use crate::sys::rcu::RcuSlot;
+use crate::sys::schedule::Entry;
+use crate::vif::queue::{
+    Attached,
+    Queue, //
+};
+use crate::vif::stats::QueueStats;
+use kernel::prelude::*;
+use kernel::sync::atomic::{
+    Atomic,
+    Relaxed, //
+};
+use kernel::sync::{
+    rcu,
+    Arc, //
+};
+
+/// Largest MTU of a frontend that takes frames in one piece only.
+const MTU_ONE_PIECE: u32 = 1500;
+
+/// The queues of a connected frontend, for those who transmit.
+pub(super) struct QueueSet(KVec<Arc<Entry<Queue>>>);
+
+impl QueueSet {
+    /// The set of one queue.
+    pub(super) fn new(queue: Arc<Entry<Queue>>) -> Result<KBox<Self>> {
+        let mut queues = KVec::with_capacity(1, GFP_KERNEL)?;
+        queues.push(queue, GFP_KERNEL)?;
+        Ok(KBox::new(Self(queues), GFP_KERNEL)?)
+    }
+}
+
+/// What the network device's operations work with.
+pub(super) struct Interface {
+    /// The queues, while a frontend is connected.
+    queues: RcuSlot<QueueSet>,
+    /// Features that the frontend takes, as bits of [`Features`].
+    features: Atomic<u64>,
+    /// Largest MTU that the frontend takes.
+    max_mtu: Atomic<u32>,
+    /// What queues of former connections have counted.
+    retired: QueueStats,
+    /// Frames that came while no frontend was connected.
+    unconnected: Counter,
+}
+
+impl Interface {
+    /// Largest MTU ever, in bytes: a frame with a VLAN tag is at most 65535
+    /// long.
+    pub(super) const MAX_MTU: u32 = 65517;
+
+    /// All features that there may be.
+    pub(super) fn all_features() -> Features {
+        Features::SG
+            | Features::IP_CSUM
+            | Features::IPV6_CSUM
+            | Features::TSO
+            | Features::TSO6
+    }
+
+    /// An interface without a frontend, open to what most of them take.
+    pub(super) fn new() -> Self {
+        let features = Features::SG | Features::IP_CSUM;
+
+        Self {
+            queues: RcuSlot::new(),
+            features: Atomic::new(features.bits()),
+            max_mtu: Atomic::new(Self::MAX_MTU),
+            retired: QueueStats::new(),
+            unconnected: Counter::new(),
+        }
+    }
+
+    /// Largest MTU with a frontend of these features.
+    pub(super) fn max_mtu_for(features: &negotiate::Features) -> u32 {
+        if features.sg {
+            Self::MAX_MTU
+        } else {
+            MTU_ONE_PIECE
+        }
+    }
+
+    /// Notes what was negotiated with a frontend.
+    pub(super) fn negotiated(&self, features: &negotiate::Features) {
+        let allowed = Features::SG.when(features.sg)
+            | Features::IP_CSUM.when(features.ip_csum)
+            | Features::IPV6_CSUM.when(features.ipv6_csum)
+            | Features::TSO.when(features.gso_v4 != GsoMode::No)
+            | Features::TSO6.when(features.gso_v6 != GsoMode::No);
+
+        self.features.store(allowed.bits(), Relaxed);
+        self.max_mtu.store(Self::max_mtu_for(features), Relaxed);
+    }
+
+    /// Opens the interface for a frontend's queues.
+    pub(super) fn connect(&self, queues: KBox<QueueSet>) {
+        drop(self.queues.replace(Some(queues)));
+    }
+
+    /// Closes the interface. Nobody uses the queues through it any more when
+    /// this returns.
+    pub(super) fn disconnect(&self) -> Option<KBox<QueueSet>> {
+        self.queues.replace(None)
+    }
+
+    /// Keeps what a queue has counted. The queue is at rest.
+    pub(super) fn retire(&self, queue: &Queue) {
+        self.retired.absorb(&queue.stats);
+    }
+
+    fn for_all_stats(&self, mut f: impl FnMut(&QueueStats)) {
+        let guard = rcu::read_lock();
+
+        f(&self.retired);
+        if let Some(set) = self.queues.read(&guard) {
+            for queue in &set.0 {
+                f(&queue.stats);
+            }
+        }
+    }
+}
+
+impl Operations for Interface {
+    fn open(&self, _device: &NetDevice) {
+        let guard = rcu::read_lock();
+
+        // Guests may have been waiting for this.
+        if let Some(set) = self.queues.read(&guard) {
+            for queue in &set.0 {
+                Attached::kick(queue);
+            }
+        }
+    }
+
+    fn stop(&self, _device: &NetDevice) {
+        // Workers ask whether the device is running.
+    }
+
+    #[inline]
+    fn start_xmit(&self, _device: &NetDevice, queue: u16, skb: SkBuff) {
+        let guard = rcu::read_lock();
+
+        let queue = match self.queues.read(&guard) {
+            Some(set) => set.0.get(usize::from(queue)).or_else(|| set.0.first()),
+            None => None,
+        };
+        match queue {
+            Some(queue) => Queue::transmit(queue.as_arc_borrow(), skb),
+            None => self.unconnected.add(1),
+        }
+    }
+
+    fn max_mtu(&self) -> u32 {
+        self.max_mtu.load(Relaxed)
+    }
+
+    fn features(&self) -> Features {
+        Features::from_bits(self.features.load(Relaxed))
+    }
+
+    fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+
+        self.for_all_stats(|stats| stats.add_to(&mut totals));
+        totals.tx_dropped += self.unconnected.get();
+        totals
+    }
+
+    fn counter_names() -> impl Iterator<Item = (&'static str, &'static str)> {
+        QueueStats::names()
+    }
+
+    fn counters(&self, values: &mut [u64]) {
+        values.fill(0);
+        self.for_all_stats(|stats| {
+            for (total, value) in values.iter_mut().zip(stats.values()) {
+                *total += value;
+            }
+        });
+        let place = QueueStats::names()
+            .position(|(prefix, name)| prefix == "drop_" && name == DropReason::NotConnected.name());
+        if let Some(total) = place.and_then(|place| values.get_mut(place)) {
+            *total += self.unconnected.get();
+        }
+    }
+}

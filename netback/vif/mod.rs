@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A guest's network interface, as the host has it: the xenbus device, the
+//! `net_device`, and the queues that join them.
+
+pub(crate) mod backend;
+mod connection;
+mod interface;
+mod negotiation;
+pub(crate) mod queue;
+pub(crate) mod stats;
