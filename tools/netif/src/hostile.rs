@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A guest that owns its rings and changes them between any two reads.
+//!
+//! What a read of shared memory gives is made up at the moment of the read, from a string of bytes
+//! that a fuzzer or a random generator supplies. So the memory is whatever a guest on another
+//! processor could have made of it by then, and no two reads need agree. Once the bytes are used
+//! up, the memory stands still.
+
+use std::cell::{Cell, RefCell};
+
+use crate::{
+    abi::{ExtraInfo, RxWords, TxRequest, TxWords, RING_SIZE},
+    ring::Ring,
+};
+
+/// A string of bytes to take decisions from.
+pub struct Source<'d> {
+    /// The bytes.
+    data: &'d [u8],
+    /// How many are used.
+    at: Cell<usize>,
+}
+
+impl<'d> Source<'d> {
+    /// A source of these bytes.
+    pub fn new(data: &'d [u8]) -> Self {
+        Self {
+            data,
+            at: Cell::new(0),
+        }
+    }
+
+    /// Whether all bytes are used.
+    pub fn is_empty(&self) -> bool {
+        self.at.get() >= self.data.len()
+    }
+
+    /// The next byte; zero from the end on.
+    pub fn u8(&self) -> u8 {
+        let at = self.at.get();
+        self.at.set(at + 1);
+        self.data.get(at).copied().unwrap_or(0)
+    }
+
+    /// The next two bytes.
+    pub fn u16(&self) -> u16 {
+        u16::from_le_bytes([self.u8(), self.u8()])
+    }
+
+    /// The next four bytes.
+    pub fn u32(&self) -> u32 {
+        u32::from_le_bytes([self.u8(), self.u8(), self.u8(), self.u8()])
+    }
+
+    /// The next bytes, fewer than `n` at the end.
+    pub fn bytes(&self, n: usize) -> &'d [u8] {
+        let rest = self.data.get(self.at.get()..).unwrap_or(&[]);
+        let taken = rest.get(..n).unwrap_or(rest);
+        self.at.set(self.at.get() + taken.len());
+        taken
+    }
+}
+
+/// How to make up the words of a slot.
+pub trait MakeSlot: Copy {
+    /// Made up from the source.
+    fn make(source: &Source<'_>) -> Self;
+}
+
+impl MakeSlot for TxWords {
+    fn make(source: &Source<'_>) -> Self {
+        let tag = source.u8();
+        match tag & 3 {
+            // A request of small numbers: most of them are in order.
+            0 | 1 => {
+                let (offset, size) = (source.u8(), source.u8());
+                TxRequest {
+                    gref: tag.into(),
+                    offset: u16::from(offset) * 16,
+                    flags: u16::from(tag >> 4),
+                    id: tag.into(),
+                    size: u16::from(size) * 16,
+                }
+                .to_words()
+            }
+            // An extra info, of a type that exists more often than not.
+            2 => {
+                let [a, b] = ExtraInfo {
+                    kind: tag >> 2 & 7,
+                    flags: tag >> 5 & 1,
+                    payload: [source.u8(), source.u8(), source.u8(), 0, 0, 1],
+                }
+                .to_words();
+                [a, b, 0]
+            }
+            // Anything.
+            _ => [source.u32(), source.u32(), source.u32()],
+        }
+    }
+}
+
+impl MakeSlot for RxWords {
+    fn make(source: &Source<'_>) -> Self {
+        [source.u16().into(), source.u8().into()]
+    }
+}
+
+/// The shared memory of a hostile guest's ring.
+pub struct Hostile<'s, 'd, const W: usize> {
+    /// What the guest does next.
+    source: &'s Source<'d>,
+    /// Indices as they are now: `req_prod`, `rsp_prod`, `rsp_event`.
+    req_prod: Cell<u32>,
+    /// See `req_prod`.
+    rsp_prod: Cell<u32>,
+    /// See `req_prod`.
+    rsp_event: Cell<u32>,
+    /// The slots that the backend read: index and words.
+    pub reads: RefCell<Vec<(u32, [u32; W])>>,
+    /// The responses that the backend wrote: index and words, filled up with zeroes.
+    pub writes: RefCell<Vec<(u32, [u32; W])>>,
+    /// The request events that the backend asked for.
+    pub events: RefCell<Vec<u32>>,
+}
+
+impl<'s, 'd, const W: usize> Hostile<'s, 'd, W> {
+    /// A ring that a guest set up somehow.
+    pub fn new(source: &'s Source<'d>) -> Self {
+        // Close to where the indices wrap, most of the time.
+        let start = match source.u8() {
+            255 => source.u32(),
+            near => u32::from(near).wrapping_sub(128),
+        };
+        Self {
+            source,
+            req_prod: Cell::new(start),
+            rsp_prod: Cell::new(start),
+            rsp_event: Cell::new(start.wrapping_add(1)),
+            reads: RefCell::default(),
+            writes: RefCell::default(),
+            events: RefCell::default(),
+        }
+    }
+}
+
+impl<const W: usize> Ring for Hostile<'_, '_, W>
+where
+    [u32; W]: MakeSlot,
+{
+    type Slot = [u32; W];
+
+    fn req_prod(&self) -> u32 {
+        let now = self.req_prod.get();
+        let next = match self.source.u8() {
+            // Honest, for as long as it lasts.
+            step @ 0..=247 => now.wrapping_add((step >> 1).into()),
+            248..=250 => now.wrapping_sub(1),
+            251 => now.wrapping_add(RING_SIZE),
+            252 => now.wrapping_add(RING_SIZE + 1),
+            253 => 0,
+            _ => self.source.u32(),
+        };
+        self.req_prod.set(next);
+        next
+    }
+
+    fn rsp_prod(&self) -> u32 {
+        self.rsp_prod.get()
+    }
+
+    fn rsp_event(&self) -> u32 {
+        let next = match self.source.u8() {
+            0..=127 => self.rsp_event.get(),
+            128..=247 => self.rsp_prod.get(),
+            _ => self.source.u32(),
+        };
+        self.rsp_event.set(next);
+        next
+    }
+
+    fn set_req_event(&self, index: u32) {
+        self.events.borrow_mut().push(index);
+    }
+
+    fn publish_rsp_prod(&self, index: u32) {
+        self.rsp_prod.set(index);
+    }
+
+    fn full_barrier(&self) {}
+
+    fn read_slot(&self, index: u32) -> [u32; W] {
+        let words = <[u32; W]>::make(self.source);
+        self.reads.borrow_mut().push((index, words));
+        words
+    }
+
+    fn write_slot<const N: usize>(&self, index: u32, words: [u32; N]) {
+        let mut slot = [0; W];
+        for (place, word) in slot.iter_mut().zip(words) {
+            *place = word;
+        }
+        self.writes.borrow_mut().push((index, slot));
+    }
+}
