@@ -44,7 +44,6 @@ mod pending {
         for _ in 1..PENDING_SIZE {
             let index = pending.alloc().unwrap();
             assert_ne!(index.get(), place);
-            std::mem::forget(index);
         }
         assert_eq!(pending.alloc().unwrap().get(), place);
     }

@@ -346,7 +346,7 @@ proptest! {
         }
         prop_assert_eq!(at, len);
         let borders = |start: usize| {
-            (1..len).filter(|&k| (start + k) % page == 0).map(|k| k).collect::<BTreeSet<_>>()
+            (1..len).filter(|&k| (start + k) % page == 0).collect::<BTreeSet<_>>()
         };
         let cuts = borders(src).union(&borders(dst)).count();
         prop_assert_eq!(count, if len == 0 { 0 } else { cuts + 1 });
