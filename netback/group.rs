@@ -251,8 +251,13 @@ impl Worker {
                 )
                 .and_then(|more| {
                     visit.more |= more;
-                    self.rx
-                        .gather(number, &visit.queue, work, &mut visit.served, &mut self.transfer)
+                    self.rx.gather(
+                        number,
+                        &visit.queue,
+                        work,
+                        &mut visit.served,
+                        &mut self.transfer,
+                    )
                 });
             match taken {
                 Ok(more) => visit.more |= more,

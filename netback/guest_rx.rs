@@ -183,7 +183,11 @@ impl GuestRx {
         if !self.any_failed || !live {
             return;
         }
-        for slot in self.slots.iter().filter(|slot| slot.visit == visit && slot.failed) {
+        for slot in self
+            .slots
+            .iter()
+            .filter(|slot| slot.visit == visit && slot.failed)
+        {
             queue.stats.grant_copy_errors.add(1);
             work.rx.amend(slot.index, rx::failed(slot.response));
         }

@@ -234,7 +234,11 @@ impl GuestTx {
                 }
                 work.tx.answer(
                     slot.id,
-                    if failed { abi::RSP_ERROR } else { abi::RSP_OKAY },
+                    if failed {
+                        abi::RSP_ERROR
+                    } else {
+                        abi::RSP_OKAY
+                    },
                 );
                 if i == 0 {
                     work.tx.answer_extras(frame.extras);

@@ -410,7 +410,7 @@ impl<T: Operations> Registration<T> {
         unsafe { (NetDevice::from_raw(device), &*Self::driver_data(device)) }
     }
 
-    unsafe extern "C" fn open(device: *mut bindings::net_device) -> c_int {
+    extern "C" fn open(device: *mut bindings::net_device) -> c_int {
         // SAFETY: an operation of the device.
         let (device, driver) = unsafe { Self::parts(device) };
 
@@ -420,7 +420,7 @@ impl<T: Operations> Registration<T> {
         0
     }
 
-    unsafe extern "C" fn stop(device: *mut bindings::net_device) -> c_int {
+    extern "C" fn stop(device: *mut bindings::net_device) -> c_int {
         // SAFETY: an operation of the device.
         let (device, driver) = unsafe { Self::parts(device) };
 
@@ -430,7 +430,7 @@ impl<T: Operations> Registration<T> {
         0
     }
 
-    unsafe extern "C" fn start_xmit(
+    extern "C" fn start_xmit(
         skb: *mut bindings::sk_buff,
         device: *mut bindings::net_device,
     ) -> bindings::netdev_tx_t {
@@ -448,7 +448,7 @@ impl<T: Operations> Registration<T> {
         bindings::netdev_tx_NETDEV_TX_OK
     }
 
-    unsafe extern "C" fn change_mtu(device: *mut bindings::net_device, mtu: c_int) -> c_int {
+    extern "C" fn change_mtu(device: *mut bindings::net_device, mtu: c_int) -> c_int {
         // SAFETY: an operation of the device.
         let (device, driver) = unsafe { Self::parts(device) };
 
@@ -462,22 +462,19 @@ impl<T: Operations> Registration<T> {
         }
     }
 
-    unsafe extern "C" fn fix_features(
+    extern "C" fn fix_features(
         device: *mut bindings::net_device,
         features: bindings::netdev_features_t,
     ) -> bindings::netdev_features_t {
         // SAFETY: an operation of the device.
         let (_, driver) = unsafe { Self::parts(device) };
-        let ours = Features::SG
-            | Features::IP_CSUM
-            | Features::IPV6_CSUM
-            | Features::TSO
-            | Features::TSO6;
+        let ours =
+            Features::SG | Features::IP_CSUM | Features::IPV6_CSUM | Features::TSO | Features::TSO6;
 
         (Features(features) & (driver.features() | !ours)).0
     }
 
-    unsafe extern "C" fn get_stats64(
+    extern "C" fn get_stats64(
         device: *mut bindings::net_device,
         stats: *mut bindings::rtnl_link_stats64,
     ) {
@@ -496,7 +493,7 @@ impl<T: Operations> Registration<T> {
         stats.tx_errors = totals.tx_errors;
     }
 
-    unsafe extern "C" fn get_sset_count(_device: *mut bindings::net_device, set: c_int) -> c_int {
+    extern "C" fn get_sset_count(_device: *mut bindings::net_device, set: c_int) -> c_int {
         if set as u32 == bindings::ethtool_stringset_ETH_SS_STATS {
             T::counter_names().count() as c_int
         } else {
@@ -504,7 +501,7 @@ impl<T: Operations> Registration<T> {
         }
     }
 
-    unsafe extern "C" fn get_strings(_device: *mut bindings::net_device, set: u32, data: *mut u8) {
+    extern "C" fn get_strings(_device: *mut bindings::net_device, set: u32, data: *mut u8) {
         if set != bindings::ethtool_stringset_ETH_SS_STATS {
             return;
         }
@@ -514,14 +511,16 @@ impl<T: Operations> Registration<T> {
             // `get_sset_count` said.
             let place = unsafe { core::slice::from_raw_parts_mut(data.add(i * size), size) };
             place.fill(0);
-            for (to, from) in place[..size - 1].iter_mut().zip(Iterator::chain(prefix.bytes(), name.bytes()))
+            for (to, from) in place[..size - 1]
+                .iter_mut()
+                .zip(Iterator::chain(prefix.bytes(), name.bytes()))
             {
                 *to = from;
             }
         }
     }
 
-    unsafe extern "C" fn get_ethtool_stats(
+    extern "C" fn get_ethtool_stats(
         device: *mut bindings::net_device,
         stats: *mut bindings::ethtool_stats,
         data: *mut u64,

@@ -112,11 +112,12 @@ impl<P: Poll> Napi<P> {
         Ok(this)
     }
 
-    unsafe extern "C" fn poll(napi: *mut bindings::napi_struct, budget: c_int) -> c_int {
+    extern "C" fn poll(napi: *mut bindings::napi_struct, budget: c_int) -> c_int {
         // SAFETY: the context is the `worker` of `new`, alive until the
         // instance is disabled. NAPI runs one poll at a time, so the reference
         // is the only one.
-        let worker = unsafe { &mut *(*bindings::netback_napi_context(napi).cast::<UnsafeCell<P>>()).get() };
+        let worker =
+            unsafe { &mut *(*bindings::netback_napi_context(napi).cast::<UnsafeCell<P>>()).get() };
         let Some(napi) = NonNull::new(napi) else {
             return 0;
         };

@@ -98,11 +98,7 @@ impl SkBuff {
 
     /// A buffer for a frame of `len` bytes (up to 65535) from a guest, its data
     /// not written yet: headers linear, payload in pages of `pool`.
-    pub(crate) fn for_frame(
-        polling: &Polling<'_>,
-        pool: &mut PagePool,
-        len: u32,
-    ) -> Option<Self> {
+    pub(crate) fn for_frame(polling: &Polling<'_>, pool: &mut PagePool, len: u32) -> Option<Self> {
         let linear = if len <= LINEAR_WHOLE {
             len
         } else {

@@ -100,8 +100,10 @@ impl Vif {
                 Action::Connect => match self.connect() {
                     Ok(connection) => phase.connection = Some(connection),
                     Err(failure) => {
-                        self.device
-                            .fatal(failure.error(), fmt!("connecting the frontend: {}", failure));
+                        self.device.fatal(
+                            failure.error(),
+                            fmt!("connecting the frontend: {}", failure),
+                        );
                         phase.state = lifecycle::Backend::Closing;
                         break;
                     }
@@ -252,8 +254,9 @@ impl Driver for Backend {
 /// Reads the number of the interface within its guest.
 fn read_handle(device: &Device) -> Result<u32, (&'static str, Error)> {
     match store::NIL.read(device.nodename(), c"handle") {
-        Ok(Some(value)) => negotiate::parse_u32(value.as_bytes())
-            .map_err(|_| ("handle is not a number", EINVAL)),
+        Ok(Some(value)) => {
+            negotiate::parse_u32(value.as_bytes()).map_err(|_| ("handle is not a number", EINVAL))
+        }
         Ok(None) => Err(("handle is missing", ENOENT)),
         Err(e) => Err(("reading handle", e)),
     }

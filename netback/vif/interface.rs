@@ -66,11 +66,7 @@ impl Interface {
 
     /// All features that there may be.
     pub(super) fn all_features() -> Features {
-        Features::SG
-            | Features::IP_CSUM
-            | Features::IPV6_CSUM
-            | Features::TSO
-            | Features::TSO6
+        Features::SG | Features::IP_CSUM | Features::IPV6_CSUM | Features::TSO | Features::TSO6
     }
 
     /// An interface without a frontend, open to what most of them take.
@@ -192,8 +188,9 @@ impl Operations for Interface {
                 *total += value;
             }
         });
-        let place = QueueStats::names()
-            .position(|(prefix, name)| prefix == "drop_" && name == DropReason::NotConnected.name());
+        let place = QueueStats::names().position(|(prefix, name)| {
+            prefix == "drop_" && name == DropReason::NotConnected.name()
+        });
         if let Some(total) = place.and_then(|place| values.get_mut(place)) {
             *total += self.unconnected.get();
         }

@@ -15,6 +15,7 @@ use crate::net::skb_list::{
     SkbList,
     SkbStack, //
 };
+use crate::netif::abi;
 use crate::netif::fault::{
     DropReason,
     Fault, //
@@ -28,7 +29,6 @@ use crate::netif::rx::{
     RxRing, //
 };
 use crate::netif::tx::TxRing;
-use crate::netif::abi;
 use crate::sys::counter::Counter;
 use crate::sys::cpu;
 use crate::sys::mailbox::Mailbox;

@@ -95,7 +95,7 @@ impl<L: Listener> EventChannel<L> {
         })
     }
 
-    unsafe extern "C" fn handler(_irq: c_int, data: *mut c_void) -> bindings::irqreturn_t {
+    extern "C" fn handler(_irq: c_int, data: *mut c_void) -> bindings::irqreturn_t {
         // SAFETY: `data` is the `line` of `bind`, valid until unbound, and
         // unbinding waits for this handler.
         let line = unsafe { &*data.cast::<Line<L>>() };

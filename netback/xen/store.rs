@@ -96,8 +96,9 @@ impl Transaction {
             to_result(unsafe { bindings::xenbus_transaction_start(&mut transaction.0) })?;
             let done = body(&transaction);
             // SAFETY: the transaction was started above and is ended only here.
-            let ended =
-                to_result(unsafe { bindings::xenbus_transaction_end(transaction.0, done.is_err()) });
+            let ended = to_result(unsafe {
+                bindings::xenbus_transaction_end(transaction.0, done.is_err())
+            });
             done?;
             match ended {
                 Err(e) if e == EAGAIN => continue,
@@ -161,7 +162,7 @@ impl<W: Watcher> Watch<W> {
         }
     }
 
-    unsafe extern "C" fn callback(
+    extern "C" fn callback(
         watch: *mut bindings::xenbus_watch,
         _path: *const c_char,
         _token: *const c_char,
@@ -169,7 +170,11 @@ impl<W: Watcher> Watch<W> {
         // SAFETY: xenbus calls back with a registered watch only, and `Drop`
         // waits for this callback, so the `Watch` around it is alive.
         let this = unsafe {
-            &*kernel::container_of!(watch.cast::<UnsafeCell<bindings::xenbus_watch>>(), Self, watch)
+            &*kernel::container_of!(
+                watch.cast::<UnsafeCell<bindings::xenbus_watch>>(),
+                Self,
+                watch
+            )
         };
 
         this.watcher.changed();

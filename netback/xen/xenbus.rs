@@ -175,8 +175,7 @@ pub(crate) trait Driver: Send + Sync + Sized + 'static {
     type Shared: Send + Sync + 'static;
 
     /// Makes the driver's side of a device.
-    fn probe(shared: &Self::Shared, device: &Device, frontend: Frontend<'_>)
-        -> Result<KBox<Self>>;
+    fn probe(shared: &Self::Shared, device: &Device, frontend: Frontend<'_>) -> Result<KBox<Self>>;
 
     /// The device is bound, and uevents reach the driver. On failure the value
     /// is dropped without [`Driver::unbinding`].
@@ -268,9 +267,15 @@ impl<T: Driver> Registration<T> {
         // SAFETY: the device is being bound to a driver that `new` registered,
         // which lives until it is unregistered.
         let registration = unsafe {
-            let driver = (*device.as_device()).driver.cast::<bindings::device_driver>();
+            let driver = (*device.as_device())
+                .driver
+                .cast::<bindings::device_driver>();
             let driver = kernel::container_of!(driver, bindings::xenbus_driver, driver);
-            &*kernel::container_of!(driver.cast::<Opaque<bindings::xenbus_driver>>(), Self, driver)
+            &*kernel::container_of!(
+                driver.cast::<Opaque<bindings::xenbus_driver>>(),
+                Self,
+                driver
+            )
         };
 
         from_result(|| {
