@@ -498,6 +498,12 @@ impl<R: Ring> BackRing<R> {
         self.req_prod
     }
 
+    /// The request consumer, free running: how far it moves is how many slots were consumed.
+    #[inline]
+    pub fn consumed(&self) -> u32 {
+        self.req_cons
+    }
+
     /// The shared memory.
     #[inline]
     pub fn shared(&self) -> &R {

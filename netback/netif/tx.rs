@@ -457,6 +457,12 @@ impl<R: Ring<Slot = TxWords>> TxRing<R> {
         self.ring.produced()
     }
 
+    /// The request consumer, free running: how far it moves is how many slots were taken.
+    #[inline]
+    pub fn consumed(&self) -> u32 {
+        self.ring.consumed()
+    }
+
     /// The ring's indices, for people to look at.
     pub fn indices(&self) -> Indices {
         self.ring.indices()

@@ -11,7 +11,7 @@ use std::cell::{Cell, RefCell};
 
 use crate::{
     abi::{ExtraInfo, RxWords, TxRequest, TxWords, RING_SIZE},
-    ring::Ring,
+    ring::{Ring, SharedPage},
 };
 
 /// A string of bytes to take decisions from.
@@ -106,19 +106,16 @@ impl MakeSlot for RxWords {
     }
 }
 
-/// The shared memory of a hostile guest's ring.
+/// The shared memory of a hostile guest's ring: a real page, which the guest gets to write to just
+/// before each read of the backend's.
 pub struct Hostile<'s, 'd, const W: usize> {
     /// What the guest does next.
     source: &'s Source<'d>,
-    /// Indices as they are now: `req_prod`, `rsp_prod`, `rsp_event`.
-    req_prod: Cell<u32>,
-    /// See `req_prod`.
-    rsp_prod: Cell<u32>,
-    /// See `req_prod`.
-    rsp_event: Cell<u32>,
+    /// The page.
+    page: SharedPage<W>,
     /// The slots that the backend read: index and words.
     pub reads: RefCell<Vec<(u32, [u32; W])>>,
-    /// The responses that the backend wrote: index and words, filled up with zeroes.
+    /// The responses that the backend wrote: index and words, as the slot has them afterwards.
     pub writes: RefCell<Vec<(u32, [u32; W])>>,
     /// The request events that the backend asked for.
     pub events: RefCell<Vec<u32>>,
@@ -134,9 +131,7 @@ impl<'s, 'd, const W: usize> Hostile<'s, 'd, W> {
         };
         Self {
             source,
-            req_prod: Cell::new(start),
-            rsp_prod: Cell::new(start),
-            rsp_event: Cell::new(start.wrapping_add(1)),
+            page: SharedPage::starting_at(start),
             reads: RefCell::default(),
             writes: RefCell::default(),
             events: RefCell::default(),
@@ -151,8 +146,8 @@ where
     type Slot = [u32; W];
 
     fn req_prod(&self) -> u32 {
-        let now = self.req_prod.get();
-        let next = match self.source.u8() {
+        let now = self.page.req_prod();
+        self.page.publish_req_prod(match self.source.u8() {
             // Honest, for as long as it lasts.
             step @ 0..=247 => now.wrapping_add((step >> 1).into()),
             248..=250 => now.wrapping_sub(1),
@@ -160,46 +155,47 @@ where
             252 => now.wrapping_add(RING_SIZE + 1),
             253 => 0,
             _ => self.source.u32(),
-        };
-        self.req_prod.set(next);
-        next
+        });
+        self.page.req_prod()
     }
 
     fn rsp_prod(&self) -> u32 {
-        self.rsp_prod.get()
+        self.page.rsp_prod()
     }
 
     fn rsp_event(&self) -> u32 {
-        let next = match self.source.u8() {
-            0..=127 => self.rsp_event.get(),
-            128..=247 => self.rsp_prod.get(),
-            _ => self.source.u32(),
-        };
-        self.rsp_event.set(next);
-        next
+        match self.source.u8() {
+            0..=127 => {}
+            128..=247 => self.page.set_rsp_event(self.page.rsp_prod()),
+            _ => self.page.set_rsp_event(self.source.u32()),
+        }
+        self.page.rsp_event()
     }
 
     fn set_req_event(&self, index: u32) {
-        self.events.borrow_mut().push(index);
+        self.page.set_req_event(index);
+        self.events.borrow_mut().push(self.page.req_event());
     }
 
     fn publish_rsp_prod(&self, index: u32) {
-        self.rsp_prod.set(index);
+        self.page.publish_rsp_prod(index);
     }
 
-    fn full_barrier(&self) {}
+    fn full_barrier(&self) {
+        self.page.full_barrier();
+    }
 
     fn read_slot(&self, index: u32) -> [u32; W] {
-        let words = <[u32; W]>::make(self.source);
+        self.page.write_slot(index, <[u32; W]>::make(self.source));
+        let words = self.page.read_slot(index);
         self.reads.borrow_mut().push((index, words));
         words
     }
 
     fn write_slot<const N: usize>(&self, index: u32, words: [u32; N]) {
-        let mut slot = [0; W];
-        for (place, word) in slot.iter_mut().zip(words) {
-            *place = word;
-        }
-        self.writes.borrow_mut().push((index, slot));
+        self.page.write_slot(index, words);
+        self.writes
+            .borrow_mut()
+            .push((index, self.page.read_slot(index)));
     }
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     abi::{self, RxWords, TxResponse, TxWords, RING_SIZE},
+    credit::{Credit, Rate},
     extra::Extra,
     fault::Fault,
     frontend::reassemble,
@@ -18,6 +19,8 @@ use crate::{
     negotiate::{self, Channels, KeyError, Offer, Queues},
     offload::{Checksum, Gso, GsoKind, Hash},
     oracle::{self, Verdict},
+    pending::{Pending, PendingIndex},
+    ring::Ring,
     rx::{self, GsoMode, Plan, RxFrame, RxOptions, RxRing, SlotUse},
     tx::{Limits, Taken, TxPacket, TxRing, MAX_SLOTS},
 };
@@ -51,110 +54,221 @@ pub fn check_packet(packet: &TxPacket) {
 /// Responses, for each id and status how many.
 type Tally = BTreeMap<(u16, i16), u32>;
 
+/// A frame under way: its packet, and the pending places that its slots have.
+struct UnderWay {
+    packet: TxPacket,
+    places: Vec<PendingIndex>,
+}
+
+/// A backend's end of the transmit ring, with what is put by for the end.
+struct Transmit<'g, 's, 'd> {
+    source: &'s Source<'d>,
+    guest: &'g Hostile<'s, 'd, { abi::TX_WORDS }>,
+    limits: Limits,
+    ring: TxRing<&'g Hostile<'s, 'd, { abi::TX_WORDS }>>,
+    pending: Pending,
+    credit: Credit,
+    now: u64,
+    filter: Filter,
+    packet: TxPacket,
+    batch: Vec<UnderWay>,
+    /// What the chains were taken for.
+    verdicts: Vec<Verdict>,
+    /// Responses given.
+    owed: Tally,
+}
+
+impl Transmit<'_, '_, '_> {
+    /// Counts a packet's responses.
+    fn count(&mut self, packet: &TxPacket, mut status: impl FnMut() -> i16) {
+        for slot in packet.slots() {
+            *self.owed.entry((slot.id, status())).or_default() += 1;
+        }
+        *self.owed.entry((0, abi::RSP_NULL)).or_default() += packet.extras();
+    }
+
+    /// Takes the next chain, if there is credit for it and room for the longest.
+    fn take(&mut self) -> Result<(), Fault> {
+        if (self.pending.available() as usize) < MAX_SLOTS {
+            return Ok(());
+        }
+        self.now += u64::from(self.source.u8()) * 1000;
+        let before = self.ring.consumed();
+        let Some(len) = self.ring.peek_len()? else {
+            return Ok(());
+        };
+        assert_eq!(self.ring.consumed(), before);
+        if self.credit.take(len, self.now).is_err() {
+            return Ok(());
+        }
+        let taken = self.ring.take(&self.limits, &mut self.packet)?;
+        let taken = taken.expect("the chain that was there before");
+        self.verdicts.push(verdict(taken, &self.packet));
+        let packet = self.packet.clone();
+        match taken {
+            Taken::Packet => {
+                check_packet(&packet);
+                assert!(!packet.is_empty());
+                let places = packet
+                    .slots()
+                    .iter()
+                    .map(|_| self.pending.alloc().expect("room was made sure of"))
+                    .collect();
+                self.batch.push(UnderWay { packet, places });
+            }
+            Taken::Multicast(op) => {
+                let status = match self.filter.apply(op) {
+                    Ok(()) => abi::RSP_OKAY,
+                    Err(_) => abi::RSP_ERROR,
+                };
+                self.ring.answer_packet(&packet, status);
+                self.count(&packet, || status);
+            }
+            Taken::Dropped(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Answers what is under way, all alike or one by one, and publishes.
+    fn complete(&mut self, alike: bool) {
+        for UnderWay { packet, places } in std::mem::take(&mut self.batch) {
+            for place in places {
+                self.pending.free(place);
+            }
+            if alike {
+                self.ring.answer_packet(&packet, abi::RSP_OKAY);
+                self.count(&packet, || abi::RSP_OKAY);
+                continue;
+            }
+            let failures = self.source.u16();
+            let mut nth = 0;
+            let mut status = || {
+                nth += 1;
+                if failures >> (nth % 16) & 1 != 0 {
+                    abi::RSP_ERROR
+                } else {
+                    abi::RSP_OKAY
+                }
+            };
+            let mut given = Vec::new();
+            for slot in packet.slots() {
+                given.push(status());
+                self.ring.answer(slot.id, given[given.len() - 1]);
+            }
+            self.ring.answer_extras(packet.extras());
+            let mut given = given.into_iter();
+            self.count(&packet, || given.next().unwrap());
+        }
+        assert_eq!(self.ring.unanswered(), 0);
+        let new = self.ring.unpublished();
+        let notify = self.ring.publish();
+        assert!(new != 0 || !notify);
+        assert_eq!(self.ring.unpublished(), 0);
+        assert_eq!(self.ring.shared().rsp_prod(), self.ring.consumed());
+    }
+
+    /// At rest, leaves the ring to another backend.
+    fn hand_over(self) -> Result<Self, Fault> {
+        let before = self.ring.consumed();
+        let ring = TxRing::attach(self.ring.into_inner())?;
+        assert_eq!(ring.consumed(), before);
+        Ok(Self { ring, ..self })
+    }
+
+    /// What must hold between any two steps.
+    fn check(&self) {
+        let under_way: u32 = self
+            .batch
+            .iter()
+            .map(|frame| frame.packet.slots().len() as u32 + frame.packet.extras())
+            .sum();
+        assert_eq!(self.ring.unanswered(), under_way);
+        assert!(under_way <= RING_SIZE);
+        let ahead = self.ring.produced().wrapping_sub(self.ring.consumed());
+        assert!(ahead <= RING_SIZE);
+    }
+}
+
 /// A hostile guest transmits.
 pub fn tx_ring(data: &[u8]) {
     let source = Source::new(data);
-    let (limits, _) = Limits::new(u32::from(source.u8() & 31));
+    let setting = source.u8();
+    let limits = match setting & 31 {
+        0 => Limits::default(),
+        fatal => Limits::new(fatal.into()).0,
+    };
+    let rate = Rate::new(1 << (setting >> 5 << 2), 1000).unwrap();
     let guest = Hostile::<{ abi::TX_WORDS }>::new(&source);
-    let Ok(mut ring) = TxRing::attach(&guest) else {
+    let Ok(ring) = TxRing::attach(&guest) else {
         return;
     };
-    let start = ring.indices().req_cons;
-    let mut filter = Filter::new();
-    let mut verdicts = Vec::new();
-    let mut batch: Vec<TxPacket> = Vec::new();
-    let mut packet = TxPacket::new();
-    let mut owed = Tally::new();
-
+    let start = ring.consumed();
+    let mut this = Transmit {
+        source: &source,
+        guest: &guest,
+        limits,
+        ring,
+        pending: Pending::default(),
+        credit: Credit::new(rate.filter(|_| setting & 128 == 0), 0),
+        now: 0,
+        filter: Filter::new(),
+        packet: TxPacket::default(),
+        batch: Vec::new(),
+        verdicts: Vec::new(),
+        owed: Tally::new(),
+    };
+    let mut hand_overs = 0;
     let fault = loop {
         if source.is_empty() {
             break None;
         }
         let result = match source.u8() {
-            0..=15 => ring.peek_len().map(|_| ()),
-            16..=31 => ring.available().map(|_| ()),
-            32..=47 => ring.rearm().map(|_| ()),
-            // Answer what is under way.
-            op @ 48..=95 => {
-                for packet in batch.drain(..) {
-                    if op & 1 == 0 {
-                        ring.answer_packet(&packet, abi::RSP_OKAY);
-                        for slot in packet.slots() {
-                            *owed.entry((slot.id, abi::RSP_OKAY)).or_default() += 1;
-                        }
-                    } else {
-                        for slot in packet.slots() {
-                            let status = match source.u8() & 1 {
-                                0 => abi::RSP_OKAY,
-                                _ => abi::RSP_ERROR,
-                            };
-                            ring.answer(slot.id, status);
-                            *owed.entry((slot.id, status)).or_default() += 1;
-                        }
-                        ring.answer_extras(packet.extras());
-                    }
-                    *owed.entry((0, abi::RSP_NULL)).or_default() += packet.extras();
-                }
-                assert_eq!(ring.unanswered(), 0);
-                let new = ring.unpublished();
-                let notify = ring.publish();
-                assert!(new != 0 || !notify);
-                assert_eq!(ring.unpublished(), 0);
-                assert_eq!(guest_prod(&guest), ring.indices().req_cons);
+            0..=15 => this.ring.peek_len().map(drop),
+            16..=31 => this.ring.available().map(drop),
+            32..=47 => this.ring.rearm().map(drop),
+            op @ 48..=79 => {
+                this.complete(op & 1 == 0);
                 Ok(())
             }
-            _ => ring.take(&limits, &mut packet).map(|taken| {
-                let Some(taken) = taken else {
-                    return;
-                };
-                verdicts.push(verdict(taken, &packet));
-                match taken {
-                    Taken::Packet => {
-                        check_packet(&packet);
-                        batch.push(packet.clone());
-                    }
-                    Taken::Multicast(op) => {
-                        let status = match filter.apply(op) {
-                            Ok(()) => abi::RSP_OKAY,
-                            Err(_) => abi::RSP_ERROR,
-                        };
-                        ring.answer_packet(&packet, status);
-                        for slot in packet.slots() {
-                            *owed.entry((slot.id, status)).or_default() += 1;
-                        }
-                        *owed.entry((0, abi::RSP_NULL)).or_default() += packet.extras();
-                    }
-                    Taken::Dropped(_) => {}
+            80..=87 => {
+                this.complete(true);
+                hand_overs += 1;
+                match this.hand_over() {
+                    Ok(next) => this = next,
+                    // The guest's last word; everything was answered.
+                    Err(_) => return,
                 }
-            }),
+                Ok(())
+            }
+            _ => this.take(),
         };
         if let Err(fault) = result {
             break Some(fault);
         }
-        let under_way: u32 = batch
-            .iter()
-            .map(|packet| packet.slots().len() as u32 + packet.extras())
-            .sum();
-        assert_eq!(ring.unanswered(), under_way);
-        assert!(ring.unanswered() <= RING_SIZE);
+        this.check();
     };
 
-    // One read per slot, in order, and none that was not consumed but the one put by.
-    let indices = ring.indices();
-    let reads = guest.reads.borrow();
-    let consumed = indices.req_cons.wrapping_sub(start);
-    assert!((consumed..=consumed + 1).contains(&(reads.len() as u32)));
-    for (at, (index, _)) in reads.iter().enumerate() {
-        assert_eq!(*index, start.wrapping_add(at as u32));
+    // One read per slot, in order, and none that was not consumed but one put by for each backend.
+    let consumed = this.ring.consumed().wrapping_sub(start);
+    let mut reads: Vec<TxWords> = Vec::new();
+    let mut again = 0;
+    for &(index, words) in this.guest.reads.borrow().iter() {
+        let at = index.wrapping_sub(start) as usize;
+        if at == reads.len() {
+            reads.push(words);
+        } else {
+            // The next backend reads what the one before had put by.
+            assert_eq!(at + 1, reads.len());
+            reads[at] = words;
+            again += 1;
+        }
     }
+    assert!(again <= hand_overs);
+    assert!((consumed..=consumed + 1).contains(&(reads.len() as u32)));
+    reads.truncate(consumed as usize);
 
     // The guest's slots, as they were when they were read, decide everything.
-    let slots: Vec<TxWords> = reads
-        .iter()
-        .take(consumed as usize)
-        .map(|(_, words)| *words)
-        .collect();
-    let (chains, expected) = oracle::judge(&slots, limits.fatal_slots());
+    let (chains, expected) = oracle::judge(&reads, this.limits.fatal_slots());
     match fault {
         Some(Fault::ProducerBackwards | Fault::ProducerOverrun) | None => {
             assert_eq!(expected, None)
@@ -162,9 +276,10 @@ pub fn tx_ring(data: &[u8]) {
         fault => assert_eq!(fault, expected),
     }
     let judged: Vec<_> = chains.iter().map(|chain| chain.verdict.clone()).collect();
-    assert_eq!(verdicts, judged);
+    assert_eq!(this.verdicts, judged);
 
-    // One response each, in its order of the ring.
+    // One response each, in the order of the ring.
+    let mut owed = this.owed;
     for chain in &chains {
         if let Verdict::Dropped(_) = chain.verdict {
             for &id in &chain.ids {
@@ -175,7 +290,7 @@ pub fn tx_ring(data: &[u8]) {
     }
     owed.retain(|_, count| *count != 0);
     let mut answered = Tally::new();
-    for (at, &(index, [first, ..])) in guest.writes.borrow().iter().enumerate() {
+    for (at, &(index, [first, ..])) in this.guest.writes.borrow().iter().enumerate() {
         assert_eq!(index, start.wrapping_add(at as u32));
         let response = TxResponse::from_words([first]);
         *answered.entry((response.id, response.status)).or_default() += 1;
@@ -183,14 +298,6 @@ pub fn tx_ring(data: &[u8]) {
     if fault.is_none() {
         assert_eq!(answered, owed);
     }
-}
-
-/// The response producer that the guest sees.
-fn guest_prod<const W: usize>(guest: &Hostile<'_, '_, W>) -> u32
-where
-    [u32; W]: crate::hostile::MakeSlot,
-{
-    crate::ring::Ring::rsp_prod(guest)
 }
 
 /// Some options.
@@ -259,17 +366,29 @@ pub fn rx_ring(data: &[u8]) {
     let Ok(mut ring) = RxRing::attach(&guest) else {
         return;
     };
-    let start = ring.indices().req_cons;
+    let start = ring.consumed();
     let mut sent = Vec::new();
     let mut failures: Vec<(u32, RxWords)> = Vec::new();
 
-    while !source.is_empty() {
+    let rest = loop {
+        if source.is_empty() {
+            break Some(ring);
+        }
         if source.u8() & 3 == 0 {
             for (index, words) in failures.drain(..) {
                 ring.amend(index, rx::failed(words));
             }
             let new = ring.unpublished();
             assert!(!ring.publish() || new != 0);
+            assert_eq!(ring.shared().rsp_prod(), ring.consumed());
+            // At rest, another backend may take over.
+            ring = match RxRing::attach(ring.into_inner()) {
+                Ok(ring) => ring,
+                Err(_) => break None,
+            };
+            if ring.available().is_err() {
+                break Some(ring);
+            }
             continue;
         }
         let frame = rx_frame(&source);
@@ -278,7 +397,7 @@ pub fn rx_ring(data: &[u8]) {
         }
         let needed = rx::slots_needed(&frame, &options);
         match ring.room_for(needed) {
-            Err(_) => break,
+            Err(_) => break Some(ring),
             Ok(false) => {
                 // An event was asked for that can still come.
                 let asked = *guest.events.borrow().last().unwrap();
@@ -287,14 +406,16 @@ pub fn rx_ring(data: &[u8]) {
             }
             Ok(true) => {}
         }
-        let before = ring.indices().req_cons;
+        let before = ring.consumed();
         let mut buffers = Vec::new();
+        let mut placed = 0;
         for (at, slot) in Plan::new(&frame, &options).enumerate() {
             let request = ring.next_request().expect("fewer buffers than promised");
             let words = slot.response(request.id);
             let index = ring.respond(words);
             // Response k answers request k.
             assert_eq!(index, before.wrapping_add(at as u32));
+            placed += slot.data_len();
             if let SlotUse::Data { offset, len, .. } = slot {
                 assert!(u32::from(offset) + u32::from(len) <= abi::PAGE_SIZE);
                 let bad = source.u8() == 255;
@@ -304,18 +425,21 @@ pub fn rx_ring(data: &[u8]) {
                 buffers.push((request.id, bad));
             }
         }
-        assert_eq!(ring.indices().req_cons.wrapping_sub(before), needed);
+        assert_eq!(placed, frame.len);
+        assert_eq!(ring.consumed().wrapping_sub(before), needed);
         assert_eq!(ring.unanswered(), 0);
         sent.push(Sent {
             frame,
             options,
             buffers,
         });
+    };
+    if let Some(mut ring) = rest {
+        for (index, words) in failures.drain(..) {
+            ring.amend(index, rx::failed(words));
+        }
+        let _ = ring.publish();
     }
-    for (index, words) in failures.drain(..) {
-        ring.amend(index, rx::failed(words));
-    }
-    let _ = ring.publish();
 
     // What lies in the ring is what a frontend puts together again.
     let mut slots: BTreeMap<u32, RxWords> = BTreeMap::new();
