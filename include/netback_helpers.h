@@ -9,6 +9,7 @@
 
 #include <linux/netdevice.h>
 #include <linux/skbuff.h>
+#include <net/netdev_queues.h>
 #include <net/page_pool/types.h>
 #include <xen/interface/grant_table.h>
 
@@ -16,6 +17,8 @@
 extern bool netback_threaded;
 extern bool netback_separate_tx_rx_irq;
 extern unsigned int netback_fatal_skb_slots;
+extern unsigned int netback_rx_drain_timeout_msecs;
+extern unsigned int netback_rx_stall_timeout_msecs;
 
 /* Constants whose macros or anonymous enums bindgen does not evaluate. */
 static const u32 NETBACK_GSO_TCPV4 = SKB_GSO_TCPV4;
@@ -66,6 +69,7 @@ void *netback_netdev_priv(const struct net_device *dev);
 void netback_netdev_setup(struct net_device *dev, struct device *parent,
 			  const struct net_device_ops *ops,
 			  const struct ethtool_ops *ethtool,
+			  const struct netdev_stat_ops *stat_ops,
 			  netdev_features_t features, unsigned int max_mtu,
 			  const u8 *address);
 const char *netback_netdev_name(const struct net_device *dev);
@@ -93,6 +97,16 @@ struct napi_struct *netback_napi_new(struct net_device *dev,
 void *netback_napi_context(const struct napi_struct *napi);
 void netback_napi_free(struct napi_struct *napi);
 void netback_napi_bind_thread(struct napi_struct *napi, unsigned int cpu);
+
+/* Tracepoints, in trace.c. */
+void netback_do_trace_batch(unsigned int group, unsigned int queues,
+			    unsigned int rx_frames, unsigned int tx_frames,
+			    unsigned int pieces);
+void netback_do_trace_fault(const char *dev, unsigned int queue, unsigned int domid,
+			    const char *reason, unsigned int reason_len);
+void netback_do_trace_stall(const char *dev, unsigned int queue, bool stalled);
+void netback_do_trace_credit(const char *dev, unsigned int queue, unsigned int len,
+			     u64 wait_ns);
 
 /* Processors and locks. */
 unsigned int netback_next_online_cpu(unsigned int from);

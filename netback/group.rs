@@ -20,7 +20,9 @@ use crate::net::page_pool::PagePool;
 use crate::net::skb_list::SkbList;
 use crate::net::transfer::Transfer;
 use crate::netif::fault::Fault;
+use crate::netif::pending::PENDING_SIZE;
 use crate::netif::tx::Limits;
+use crate::share::Share;
 use crate::sys::schedule::{
     Entry,
     Fifo,
@@ -33,7 +35,8 @@ use crate::sys::worker::{
 };
 use crate::sys::{
     cpu,
-    params, //
+    params,
+    trace, //
 };
 use crate::vif::queue::{
     Queue,
@@ -185,9 +188,20 @@ impl Groups {
     }
 }
 
+/// What a batch is built with.
+pub(crate) struct Batch<'a> {
+    /// The frames and their copies.
+    pub(crate) transfer: &'a mut Transfer<Tag>,
+    /// Where the pages for frames from guests come from.
+    pub(crate) pool: &'a mut PagePool,
+    /// The poll under way.
+    pub(crate) polling: &'a Polling<'a>,
+}
+
 /// What a group's polls work with. All arrays are allocated when the group is
 /// set up.
 struct Worker {
+    cpu: u32,
     token: Token,
     /// Queues that others have scheduled.
     list: Arc<ScheduleList<Queue>>,
@@ -204,11 +218,12 @@ struct Worker {
 impl Worker {
     fn new(cpu: u32, limits: Limits, list: Arc<ScheduleList<Queue>>) -> Result<Self> {
         Ok(Self {
+            cpu,
             token: Token::new(),
             list,
             run: Fifo::new(),
             visits: KVec::with_capacity(MAX_VISITS, GFP_KERNEL)?,
-            transfer: Transfer::new(MAX_INBOUND, GuestRx::MAX_FRAMES)?,
+            transfer: Transfer::new(MAX_INBOUND, GuestRx::MAX_SLOTS)?,
             tx: GuestTx::new(limits, MAX_INBOUND)?,
             rx: GuestRx::new()?,
             pool: PagePool::new(cpu::node(cpu), POOL_PAGES)?,
@@ -219,6 +234,7 @@ impl Worker {
     /// from guests.
     fn gather(&mut self, polling: &Polling<'_>, budget: u32) -> u32 {
         let mut left = budget;
+        let queues = self.run.len();
 
         for _ in 0..MAX_VISITS {
             let Some(queue) = self.run.pop_front() else {
@@ -227,6 +243,11 @@ impl Worker {
             let Some(queue) = self.greet(queue) else {
                 continue;
             };
+            let mut batch = Batch {
+                transfer: &mut self.transfer,
+                pool: &mut self.pool,
+                polling,
+            };
             let number = self.visits.len() as u16;
             let mut visit = Visit {
                 queue,
@@ -234,33 +255,16 @@ impl Worker {
                 fault: None,
                 served: (0, 0),
             };
-            let Some(work) = work_of(&visit.queue, &mut self.token) else {
-                continue;
-            };
             visit.queue.stats.batches.add(1);
-            let taken = self
-                .tx
-                .gather(
-                    number,
-                    &visit.queue,
-                    work,
-                    &mut self.transfer,
-                    &mut self.pool,
-                    polling,
-                    &mut left,
-                )
-                .and_then(|more| {
-                    visit.more |= more;
-                    self.rx.gather(
-                        number,
-                        &visit.queue,
-                        work,
-                        &mut visit.served,
-                        &mut self.transfer,
-                    )
-                });
-            match taken {
-                Ok(more) => visit.more |= more,
+            match serve(
+                number,
+                &mut visit,
+                &mut self.token,
+                (&mut self.tx, &mut self.rx),
+                (queues, left),
+                &mut batch,
+            ) {
+                Ok(taken) => left = left.saturating_sub(taken),
                 Err(fault) => visit.fault = Some(fault),
             }
             // Capacity was reserved for as many visits as the loop makes.
@@ -300,6 +304,14 @@ impl Worker {
     fn copy(&mut self) {
         let (tx, rx) = (&mut self.tx, &mut self.rx);
 
+        trace::batch(
+            self.cpu,
+            self.visits.len() as u32,
+            self.transfer.inbound_frames() as u32,
+            self.transfer.outbound_frames() as u32,
+            self.transfer.pieces() as u32,
+        );
+
         self.transfer.copy(|tag| match tag {
             Tag::Tx(place) => tx.copy_failed(place),
             Tag::Rx(place) => rx.copy_failed(place),
@@ -336,7 +348,8 @@ impl Worker {
                         queue.rest();
                     }
                     None => {
-                        publish(&queue, work);
+                        work.publish(&queue.stats);
+                        queue.snapshot.take(work);
                         let again = if more {
                             Some(queue)
                         } else {
@@ -371,23 +384,35 @@ impl Poll for Worker {
     }
 }
 
+/// Gathers what a queue has for a batch, in both directions. `shared` is how many
+/// queues share the batch, and how many frames from guests it still takes.
+/// Returns how many of these the queue gave.
+fn serve(
+    number: u16,
+    visit: &mut Visit,
+    token: &mut Token,
+    (tx, rx): (&mut GuestTx, &mut GuestRx),
+    (queues, frames): (u32, u32),
+    batch: &mut Batch<'_>,
+) -> Result<u32, Fault> {
+    let Some(work) = work_of(&visit.queue, token) else {
+        return Ok(0);
+    };
+    let (mut deficit_tx, mut deficit_rx) = work.deficit;
+
+    let share = Share::new(&mut deficit_tx, queues, frames, PENDING_SIZE as u32);
+    let (more, taken) = tx.gather(number, &visit.queue, work, share, batch)?;
+    visit.more |= more;
+    let slots = GuestRx::MAX_SLOTS as u32;
+    let share = Share::new(&mut deficit_rx, queues, slots, slots);
+    visit.more |= rx.gather(number, &visit.queue, work, share, &mut visit.served, batch)?;
+    work.deficit = (deficit_tx, deficit_rx);
+    Ok(taken)
+}
+
 /// What the worker has of a queue.
 fn work_of<'a>(queue: &'a Queue, token: &'a mut Token) -> Option<&'a mut Work> {
     queue.work.open(token)?.as_deref_mut()
-}
-
-/// Publishes a queue's responses and notifies its guest, once per direction and
-/// only if it asked for that.
-fn publish(queue: &Queue, work: &mut Work) {
-    let due = u64::from(work.tx.unpublished() != 0) + u64::from(work.rx.unpublished() != 0);
-    if due == 0 {
-        return;
-    }
-    let (of_tx, of_rx) = (work.tx.publish(), work.rx.publish());
-    let sent = work.channels.notify(of_tx, of_rx);
-
-    queue.stats.notifications_sent.add(sent);
-    queue.stats.notifications_saved.add(due - sent);
 }
 
 /// Looks once more at a queue that rests, for what came unnoticed before it did.
@@ -401,7 +426,7 @@ fn settle(queue: Arc<Entry<Queue>>, token: &mut Token) -> Option<Scheduled<Queue
     match waiting {
         Ok(waiting) if waiting || queue.has_errand() => Scheduled::again(&queue),
         Ok(_) => {
-            work.finish_events(&queue.stats);
+            work.rest(&queue);
             None
         }
         Err(fault) => {

@@ -2,9 +2,11 @@
 
 //! Guest receive: from frames on the host to the buffers that a guest posts.
 
-use crate::group::Tag;
+use crate::group::{
+    Batch,
+    Tag, //
+};
 use crate::net::skb::SkBuff;
-use crate::net::transfer::Transfer;
 use crate::netif::abi::RxWords;
 use crate::netif::fault::{
     DropReason,
@@ -15,17 +17,16 @@ use crate::netif::rx::{
     GsoMode,
     Plan,
     RxFrame,
+    RxOptions,
     SlotUse, //
 };
+use crate::share::Share;
 use crate::vif::queue::{
     Queue,
     Work, //
 };
 use crate::xen::grant::Granted;
 use kernel::prelude::*;
-
-/// Slots of one batch at most.
-const MAX_SLOTS: usize = 256;
 
 /// A slot that a frame takes, answered but not published.
 struct Slot {
@@ -44,44 +45,49 @@ pub(crate) struct GuestRx {
 }
 
 impl GuestRx {
-    /// Frames of one batch at most.
-    pub(crate) const MAX_FRAMES: usize = MAX_SLOTS;
+    /// Slots of one batch at most.
+    pub(crate) const MAX_SLOTS: usize = 256;
 
-    /// Room for [`MAX_SLOTS`].
+    /// Room for [`GuestRx::MAX_SLOTS`].
     pub(crate) fn new() -> Result<Self> {
         Ok(Self {
-            slots: KVec::with_capacity(MAX_SLOTS, GFP_KERNEL)?,
+            slots: KVec::with_capacity(Self::MAX_SLOTS, GFP_KERNEL)?,
             any_failed: false,
         })
     }
 
-    /// Whether a frame waits for which the guest has buffers; if not, it has
+    /// Whether a frame waits for which the guest has buffers now; if not, it has
     /// been asked for an event with the last one that is needed.
     pub(crate) fn is_waiting(queue: &Queue, work: &mut Work) -> Result<bool, Fault> {
-        match work.pending.first() {
-            Some(skb) => {
-                let needed = rx::slots_needed(&frame_of(skb), &queue.options);
-                work.rx.room_for(needed)
-            }
-            None => {
+        let needed = match (work.patience.stalled_for(), work.pending.first()) {
+            (Some(needed), _) => needed,
+            (None, Some(skb)) => rx::slots_needed(&frame_of(skb), &queue.options),
+            (None, None) => {
                 // Buffers posted meanwhile are what an event was for.
                 work.rx.available()?;
-                Ok(false)
+                return Ok(false);
             }
-        }
+        };
+        work.rx.room_for(needed)
     }
 
-    /// Takes frames for a guest into the batch, as many as it has buffers for.
-    /// `served` counts the frames that leave the queue and their bytes. True if
-    /// there are more than the batch could take.
+    /// Takes frames for a guest into the batch, as many as it has buffers for and
+    /// its share of the batch at most. `served` counts the frames that leave the
+    /// queue and their bytes. True if there are more that could be taken.
     pub(crate) fn gather(
         &mut self,
         visit: u16,
         queue: &Queue,
         work: &mut Work,
+        mut share: Share<'_>,
         served: &mut (u32, u32),
-        transfer: &mut Transfer<Tag>,
+        batch: &mut Batch<'_>,
     ) -> Result<bool, Fault> {
+        if let Some(needed) = work.patience.stalled_for() {
+            if work.rx.room_for(needed)? && work.patience.feed() {
+                queue.recover();
+            }
+        }
         loop {
             if work.pending.is_empty() {
                 work.pending = queue.backlog.take();
@@ -90,38 +96,58 @@ impl GuestRx {
                 return Ok(false);
             };
             let frame = frame_of(skb);
-            let fits = queue.options.accepts(&frame)
-                && frame
-                    .gso
-                    .is_none_or(|gso| queue.options.gso_mode(gso.kind) != GsoMode::No)
-                && skb.is_readable();
-            if fits {
-                let needed = rx::slots_needed(&frame, &queue.options);
-                let pieces = skb.max_runs() + needed as usize;
-
-                if self.slots.len() + needed as usize > MAX_SLOTS
-                    || !transfer.has_outbound_room()
-                    || transfer.room() < pieces
-                {
-                    return Ok(true);
+            let needed = rx::slots_needed(&frame, &queue.options);
+            let verdict = if !fits(&frame, skb, &queue.options) {
+                Err(DropReason::TooLong)
+            } else if !share.is_left() || !self.has_room(skb, needed, batch) {
+                return Ok(true);
+            } else if work.rx.room_for(needed)? {
+                if work.patience.feed() {
+                    queue.recover();
                 }
-                if !work.rx.room_for(needed)? {
-                    return Ok(false);
-                }
+                Ok(())
+            } else if skb.deadline().left().is_none() {
+                Err(DropReason::Expired)
+            } else {
+                Self::wait(queue, work, needed);
+                return Ok(false);
+            };
+            if let Err(DropReason::Expired) = verdict {
+                Self::wait(queue, work, needed);
             }
+
             let Some(skb) = work.pending.pop() else {
                 return Ok(false);
             };
             served.0 += 1;
             served.1 += skb.len();
-            if fits {
-                queue.stats.tx_packets.add(1);
-                queue.stats.tx_bytes.add(skb.len().into());
-                self.send(visit, queue, work, transfer, &frame, skb);
-            } else {
-                queue.stats.dropped(DropReason::TooLong);
+            match verdict {
+                Ok(()) => {
+                    share.spend(skb.len(), needed);
+                    queue.stats.tx_packets.add(1);
+                    queue.stats.tx_bytes.add(skb.len().into());
+                    self.send(visit, queue, work, batch, &frame, skb);
+                }
+                Err(reason) => queue.stats.dropped(reason),
             }
         }
+    }
+
+    /// The guest has fewer buffers than the `needed` ones.
+    fn wait(queue: &Queue, work: &mut Work, needed: u32) {
+        work.patience.starve(needed);
+        if work.patience.give_up(&queue.time_outs) {
+            queue.stall();
+        }
+    }
+
+    /// Whether the batch has room for a frame.
+    fn has_room(&self, skb: &SkBuff, needed: u32, batch: &Batch<'_>) -> bool {
+        let needed = needed as usize;
+
+        self.slots.len() + needed <= Self::MAX_SLOTS
+            && batch.transfer.has_outbound_room()
+            && batch.transfer.room() >= skb.max_runs() + needed
     }
 
     /// Lays a frame out over the guest's next buffers, of which there are enough.
@@ -130,10 +156,11 @@ impl GuestRx {
         visit: u16,
         queue: &Queue,
         work: &mut Work,
-        transfer: &mut Transfer<Tag>,
+        batch: &mut Batch<'_>,
         frame: &RxFrame,
         skb: SkBuff,
     ) {
+        let transfer = &mut *batch.transfer;
         if !transfer.begin_outbound(skb) {
             return;
         }
@@ -198,6 +225,15 @@ impl GuestRx {
         self.slots.clear();
         self.any_failed = false;
     }
+}
+
+/// Whether the guest can take a frame at all, and we can read it.
+fn fits(frame: &RxFrame, skb: &SkBuff, options: &RxOptions) -> bool {
+    let segments = frame
+        .gso
+        .is_none_or(|gso| options.gso_mode(gso.kind) != GsoMode::No);
+
+    segments && options.accepts(frame) && skb.is_readable()
 }
 
 /// A frame as far as its layout depends on it.

@@ -2,12 +2,12 @@
 
 //! Guest transmit: from the slots of a guest's ring to frames on the host.
 
-use crate::group::Tag;
-use crate::net::napi::Polling;
-use crate::net::page_pool::PagePool;
+use crate::group::{
+    Batch,
+    Tag, //
+};
 use crate::net::skb::SkBuff;
 use crate::net::skb_list::SkbList;
-use crate::net::transfer::Transfer;
 use crate::netif::abi;
 use crate::netif::fault::{
     DropReason,
@@ -28,6 +28,8 @@ use crate::netif::tx::{
     TxPacket,
     MAX_SLOTS, //
 };
+use crate::share::Share;
+use crate::sys::trace;
 use crate::vif::queue::{
     Queue,
     Work, //
@@ -92,69 +94,71 @@ impl GuestTx {
         self.pending.available() as usize >= MAX_SLOTS
     }
 
-    /// Whether there is something to take from the guest; if not, it has been
-    /// asked for an event with its next frame.
+    /// Whether there is something to take from the guest now; if not, it has been
+    /// asked for an event with its next frame, or an alarm will come.
     pub(crate) fn is_waiting(queue: &Queue, work: &mut Work) -> Result<bool, Fault> {
-        // Nothing enters the host through an interface that is down.
-        if !queue.device.is_running() {
+        // Nothing enters the host through an interface that is down, and a frame
+        // that is held goes first.
+        if !queue.device.is_running() || work.held.is_some() {
             return Ok(false);
         }
         work.tx.rearm()
     }
 
-    /// Takes frames from a guest into the batch, at most `budget` of them. True
-    /// if there are more than the batch could take.
-    #[allow(clippy::too_many_arguments)]
+    /// Takes frames from a guest into the batch, its share of it at most. True if
+    /// there are more that could be taken. Returns the number taken, too.
     pub(crate) fn gather(
         &mut self,
         visit: u16,
         queue: &Queue,
         work: &mut Work,
-        transfer: &mut Transfer<Tag>,
-        pool: &mut PagePool,
-        polling: &Polling<'_>,
-        budget: &mut u32,
-    ) -> Result<bool, Fault> {
+        mut share: Share<'_>,
+        batch: &mut Batch<'_>,
+    ) -> Result<(bool, u32), Fault> {
+        let mut taken = 0;
+
+        work.held = None;
         if !queue.device.is_running() {
-            return Ok(false);
+            return Ok((false, taken));
         }
-        loop {
-            if *budget == 0
+        while let Some(len) = work.tx.peek_len()? {
+            if !share.is_left()
                 || !self.has_room()
-                || !transfer.has_inbound_room()
-                || transfer.room() < MAX_FRAME_PIECES
+                || !batch.transfer.has_inbound_room()
+                || batch.transfer.room() < MAX_FRAME_PIECES
             {
-                return Ok(work.tx.available()? != 0);
+                return Ok((true, taken));
             }
-            let before = work.tx.indices().req_cons;
-            let Some(taken) = work.tx.take(&self.limits, &mut self.packet)? else {
-                return Ok(false);
+            if let Err(wait) = queue.police.pass(len) {
+                queue.stats.credit_waits.add(1);
+                trace::credit(queue.device.name(), queue.index, len, wait);
+                work.held = Some(wait);
+                return Ok((false, taken));
+            }
+            let before = work.tx.unanswered() + work.tx.unpublished();
+            let Some(chain) = work.tx.take(&self.limits, &mut self.packet)? else {
+                break;
             };
-            let slots = work.tx.indices().req_cons.wrapping_sub(before);
+            let slots = work.tx.unanswered() + work.tx.unpublished() - before;
 
             queue.stats.rx_slots.add(slots.into());
-            *budget -= 1;
-            match taken {
-                Taken::Packet => self.begin(visit, queue, work, transfer, pool, polling),
+            share.spend(len, slots);
+            taken += 1;
+            match chain {
+                Taken::Packet => self.begin(visit, queue, work, batch),
                 // The filter is not on offer: there is nothing to change.
                 Taken::Multicast(_) => work.tx.answer_packet(&self.packet, abi::RSP_ERROR),
                 Taken::Dropped(reason) => queue.stats.dropped(reason),
             }
         }
+        Ok((false, taken))
     }
 
     /// Adds the frame in `self.packet` to the batch, or drops it.
-    fn begin(
-        &mut self,
-        visit: u16,
-        queue: &Queue,
-        work: &mut Work,
-        transfer: &mut Transfer<Tag>,
-        pool: &mut PagePool,
-        polling: &Polling<'_>,
-    ) {
+    fn begin(&mut self, visit: u16, queue: &Queue, work: &mut Work, batch: &mut Batch<'_>) {
         let packet = &self.packet;
-        let Some(skb) = SkBuff::for_frame(polling, pool, packet.len()) else {
+        let transfer = &mut *batch.transfer;
+        let Some(skb) = SkBuff::for_frame(batch.polling, batch.pool, packet.len()) else {
             work.tx.answer_packet(packet, abi::RSP_ERROR);
             queue.stats.dropped(DropReason::NoMemory);
             return;

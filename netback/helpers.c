@@ -36,6 +36,16 @@ module_param_named(fatal_skb_slots, netback_fatal_skb_slots, uint, 0444);
 MODULE_PARM_DESC(fatal_skb_slots,
 		 "Slots after the first beyond which a guest's frame disables its vif (default 20, at least 18)");
 
+unsigned int netback_rx_drain_timeout_msecs = 10000;
+module_param_named(rx_drain_timeout_msecs, netback_rx_drain_timeout_msecs, uint, 0444);
+MODULE_PARM_DESC(rx_drain_timeout_msecs,
+		 "How long a frame waits for a guest's buffers before it is dropped (default 10000)");
+
+unsigned int netback_rx_stall_timeout_msecs = 60000;
+module_param_named(rx_stall_timeout_msecs, netback_rx_stall_timeout_msecs, uint, 0444);
+MODULE_PARM_DESC(rx_stall_timeout_msecs,
+		 "How long a guest may make no room before its carrier goes off, 0 for ever (default 60000)");
+
 /* Xen. */
 
 bool netback_xen_domain(void)
@@ -199,12 +209,14 @@ void *netback_netdev_priv(const struct net_device *dev)
 void netback_netdev_setup(struct net_device *dev, struct device *parent,
 			  const struct net_device_ops *ops,
 			  const struct ethtool_ops *ethtool,
+			  const struct netdev_stat_ops *stat_ops,
 			  netdev_features_t features, unsigned int max_mtu,
 			  const u8 *address)
 {
 	SET_NETDEV_DEV(dev, parent);
 	dev->netdev_ops = ops;
 	dev->ethtool_ops = ethtool;
+	dev->stat_ops = stat_ops;
 	dev->hw_features = features;
 	dev->features = features | NETIF_F_RXCSUM;
 	dev->min_mtu = ETH_MIN_MTU;

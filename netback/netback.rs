@@ -5,21 +5,27 @@
 //! The module registers with xenbus as the backend for `vif` devices and gives
 //! each guest's interface a `net_device` on the host. See Documentation/.
 
+use kernel::debugfs::Dir;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
+mod debugfs;
 mod group;
 mod guest_rx;
 mod guest_tx;
 mod net;
 mod netif;
+mod share;
 mod sys;
 mod vif;
 mod xen;
 
 use group::Groups;
 use sys::bindings;
-use vif::backend::BackendDriver;
+use vif::backend::{
+    BackendDriver,
+    Host, //
+};
 
 /// The module's name, as in [`module!`].
 const MODULE_NAME: &CStr = c"netback";
@@ -37,7 +43,7 @@ module! {
 struct Netback {
     // Field order is drop order: first all devices go, then the workers.
     _driver: Pin<KBox<BackendDriver>>,
-    _groups: Arc<Groups>,
+    _host: Arc<Host>,
 }
 
 impl kernel::Module for Netback {
@@ -46,8 +52,14 @@ impl kernel::Module for Netback {
             pr_err!("this machine does not run under Xen, so there are no guests to serve\n");
             return Err(ENODEV);
         }
-        let groups = Arc::new(Groups::new()?, GFP_KERNEL)?;
-        let driver = BackendDriver::new(module, groups.clone()).inspect_err(|e| {
+        let host = Arc::new(
+            Host {
+                groups: Groups::new()?,
+                debugfs: Dir::new(MODULE_NAME),
+            },
+            GFP_KERNEL,
+        )?;
+        let driver = BackendDriver::new(module, host.clone()).inspect_err(|e| {
             if *e == EBUSY || *e == EEXIST {
                 pr_err!(
                     "another backend serves vif devices; unload it first (rmmod xen-netback)\n"
@@ -57,10 +69,13 @@ impl kernel::Module for Netback {
             }
         })?;
 
-        pr_info!("serving vif devices with {} worker groups\n", groups.len());
+        pr_info!(
+            "serving vif devices with {} worker groups\n",
+            host.groups.len()
+        );
         Ok(Self {
             _driver: driver,
-            _groups: groups,
+            _host: host,
         })
     }
 }

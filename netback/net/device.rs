@@ -150,6 +150,12 @@ pub(crate) trait Operations: Send + Sync + 'static {
     /// The device's totals. Any context that may take part in RCU.
     fn totals(&self) -> Totals;
 
+    /// What one queue has received and transmitted, as far as it still exists.
+    fn queue_totals(&self, queue: usize) -> Totals;
+
+    /// What queues that are gone have received and transmitted.
+    fn base_totals(&self) -> Totals;
+
     /// Names of the counters for `ethtool -S`, in two parts of together at most
     /// 31 bytes.
     fn counter_names() -> impl Iterator<Item = (&'static str, &'static str)>;
@@ -335,6 +341,12 @@ impl<T: Operations> Registration<T> {
         ops
     };
 
+    const STAT_OPS: bindings::netdev_stat_ops = bindings::netdev_stat_ops {
+        get_queue_stats_rx: Some(Self::get_queue_stats_rx),
+        get_queue_stats_tx: Some(Self::get_queue_stats_tx),
+        get_base_stats: Some(Self::get_base_stats),
+    };
+
     /// Makes and registers a device, its link down. Takes rtnl.
     pub(crate) fn new(config: Config<'_>, driver: T) -> Result<Self> {
         // The private area is aligned for a cache line.
@@ -361,6 +373,7 @@ impl<T: Operations> Registration<T> {
                 core::ptr::from_ref(config.parent).cast_mut().cast(),
                 const { &Self::NETDEV_OPS },
                 const { &Self::ETHTOOL_OPS },
+                const { &Self::STAT_OPS },
                 config.features.0,
                 config.max_mtu,
                 config.address.as_ptr(),
@@ -493,6 +506,41 @@ impl<T: Operations> Registration<T> {
         stats.tx_errors = totals.tx_errors;
     }
 
+    extern "C" fn get_queue_stats_rx(
+        device: *mut bindings::net_device,
+        queue: c_int,
+        stats: *mut bindings::netdev_queue_stats_rx,
+    ) {
+        // SAFETY: an operation of the device; `stats` is the caller's.
+        let ((_, driver), stats) = unsafe { (Self::parts(device), &mut *stats) };
+
+        fill_rx(stats, &driver.queue_totals(queue as usize));
+    }
+
+    extern "C" fn get_queue_stats_tx(
+        device: *mut bindings::net_device,
+        queue: c_int,
+        stats: *mut bindings::netdev_queue_stats_tx,
+    ) {
+        // SAFETY: an operation of the device; `stats` is the caller's.
+        let ((_, driver), stats) = unsafe { (Self::parts(device), &mut *stats) };
+
+        fill_tx(stats, &driver.queue_totals(queue as usize));
+    }
+
+    extern "C" fn get_base_stats(
+        device: *mut bindings::net_device,
+        rx: *mut bindings::netdev_queue_stats_rx,
+        tx: *mut bindings::netdev_queue_stats_tx,
+    ) {
+        // SAFETY: an operation of the device; `rx` and `tx` are the caller's.
+        let ((_, driver), rx, tx) = unsafe { (Self::parts(device), &mut *rx, &mut *tx) };
+        let totals = driver.base_totals();
+
+        fill_rx(rx, &totals);
+        fill_tx(tx, &totals);
+    }
+
     extern "C" fn get_sset_count(_device: *mut bindings::net_device, set: c_int) -> c_int {
         if set as u32 == bindings::ethtool_stringset_ETH_SS_STATS {
             T::counter_names().count() as c_int
@@ -535,6 +583,16 @@ impl<T: Operations> Registration<T> {
             ));
         }
     }
+}
+
+fn fill_rx(stats: &mut bindings::netdev_queue_stats_rx, totals: &Totals) {
+    stats.packets = totals.rx_packets;
+    stats.bytes = totals.rx_bytes;
+}
+
+fn fill_tx(stats: &mut bindings::netdev_queue_stats_tx, totals: &Totals) {
+    stats.packets = totals.tx_packets;
+    stats.bytes = totals.tx_bytes;
 }
 
 impl<T: Operations> Drop for Registration<T> {

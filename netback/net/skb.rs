@@ -15,6 +15,7 @@ use crate::netif::offload::{
     Gso,
     GsoKind, //
 };
+use crate::sys::ticks::Tick;
 use crate::xen::grant::{
     Granted,
     LocalEnd, //
@@ -319,6 +320,27 @@ impl SkBuff {
         // SAFETY: ownership passes to the call. A budget above 0 says that it
         // comes from a poll, as `_polling` shows.
         unsafe { bindings::napi_consume_skb(self.into_raw().as_ptr(), 1) };
+    }
+
+    /// The scratch area that is the driver's while the buffer is.
+    fn scratch(&self) -> *mut u32 {
+        // SAFETY: takes the address of a field of a live buffer. The area is
+        // aligned for pointers.
+        unsafe { (&raw mut (*self.0.as_ptr()).cb).cast() }
+    }
+
+    /// Notes until when the frame may wait.
+    #[inline]
+    pub(crate) fn set_deadline(&mut self, deadline: Tick) {
+        // SAFETY: the scratch area is 48 bytes of the buffer, which is ours.
+        unsafe { self.scratch().write(deadline.bits()) };
+    }
+
+    /// What [`SkBuff::set_deadline`] noted.
+    #[inline]
+    pub(crate) fn deadline(&self) -> Tick {
+        // SAFETY: the scratch area is readable; whatever it holds is a number.
+        Tick::from_bits(unsafe { self.scratch().read() })
     }
 
     /// Notes that the frame was handed to the (virtual) wire.

@@ -44,6 +44,21 @@ impl<Tag: Copy> Transfer<Tag> {
         self.pieces.room()
     }
 
+    /// How many pieces there are.
+    pub(crate) fn pieces(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// How many frames from guests there are.
+    pub(crate) fn inbound_frames(&self) -> usize {
+        self.inbound.len()
+    }
+
+    /// How many frames to guests there are.
+    pub(crate) fn outbound_frames(&self) -> usize {
+        self.outbound.len()
+    }
+
     /// Whether another frame from a guest fits.
     #[inline]
     pub(crate) fn has_inbound_room(&self) -> bool {

@@ -2,8 +2,9 @@
 
 //! What the `kernel` crate lacks and the driver needs of the machine beneath:
 //! a lock-free schedule list, cells owned by a worker, RCU-published values,
-//! processors and the module's parameters.
+//! alarms, processors and the module's parameters.
 
+pub(crate) mod alarm;
 pub(crate) mod bindings;
 pub(crate) mod counter;
 pub(crate) mod cpu;
@@ -11,4 +12,7 @@ pub(crate) mod mailbox;
 pub(crate) mod params;
 pub(crate) mod rcu;
 pub(crate) mod schedule;
+pub(crate) mod ticks;
+pub(crate) mod trace;
+pub(crate) mod wake;
 pub(crate) mod worker;

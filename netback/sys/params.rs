@@ -20,6 +20,20 @@ pub(crate) fn separate_tx_rx_irq() -> bool {
     unsafe { (&raw const bindings::netback_separate_tx_rx_irq).read_volatile() }
 }
 
+/// `rx_drain_timeout_msecs`: how long a frame waits for a guest's buffers. Fixed
+/// at load.
+pub(crate) fn rx_drain_timeout_msecs() -> u32 {
+    // SAFETY: read-only after the module is loaded.
+    unsafe { bindings::netback_rx_drain_timeout_msecs }
+}
+
+/// `rx_stall_timeout_msecs`: how long a guest may make no room before its
+/// carrier goes off; 0: for ever. Fixed at load.
+pub(crate) fn rx_stall_timeout_msecs() -> u32 {
+    // SAFETY: read-only after the module is loaded.
+    unsafe { bindings::netback_rx_stall_timeout_msecs }
+}
+
 /// `fatal_skb_slots`: slots after the first beyond which a guest's frame is a
 /// fault. Fixed at load; not yet checked against the protocol's minimum.
 pub(crate) fn fatal_skb_slots() -> u32 {

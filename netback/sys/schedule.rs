@@ -164,6 +164,7 @@ impl<T> Drop for ScheduleList<T> {
 pub(crate) struct Fifo<T> {
     first: *mut Entry<T>,
     last: *mut Entry<T>,
+    len: u32,
 }
 
 // SAFETY: a `Fifo` owns references to entries, which are `Send` and `Sync`, and
@@ -176,7 +177,13 @@ impl<T> Fifo<T> {
         Self {
             first: ptr::null_mut(),
             last: ptr::null_mut(),
+            len: 0,
         }
+    }
+
+    /// How many entries there are.
+    pub(crate) fn len(&self) -> u32 {
+        self.len
     }
 
     /// Whether the list is empty.
@@ -195,6 +202,7 @@ impl<T> Fifo<T> {
             unsafe { &*self.last }.next.store(entry, Relaxed);
         }
         self.last = entry;
+        self.len += 1;
     }
 
     /// Takes the first entry.
@@ -209,6 +217,7 @@ impl<T> Fifo<T> {
         if self.first.is_null() {
             self.last = ptr::null_mut();
         }
+        self.len -= 1;
         Some(entry)
     }
 
@@ -219,6 +228,7 @@ impl<T> Fifo<T> {
             self.last = entry;
         }
         self.first = entry;
+        self.len += 1;
     }
 
     fn append(&mut self, mut other: Self) {
@@ -228,8 +238,9 @@ impl<T> Fifo<T> {
             // SAFETY: `last` is on this list, which owns a reference to it.
             unsafe { &*self.last }.next.store(other.first, Relaxed);
             self.last = other.last;
+            self.len += other.len;
+            // Its entries are ours now.
             other.first = ptr::null_mut();
-            other.last = ptr::null_mut();
         }
     }
 }

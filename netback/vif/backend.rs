@@ -7,6 +7,7 @@ use crate::net::device::{
     Config,
     Registration, //
 };
+use crate::netif::credit::Rate;
 use crate::netif::lifecycle::{
     self,
     Action,
@@ -19,11 +20,13 @@ use crate::netif::negotiate::{
     Offer, //
 };
 use crate::vif::connection::{
+    self,
     Connection,
     Failure, //
 };
 use crate::vif::interface::Interface;
 use crate::vif::negotiation;
+use crate::vif::police::Police;
 use crate::xen::store::{
     self,
     Value,
@@ -40,6 +43,8 @@ use crate::xen::xenbus::{
     Verdict, //
 };
 use crate::xen::DomId;
+use kernel::debugfs::Dir;
+use kernel::fmt;
 use kernel::new_mutex;
 use kernel::prelude::*;
 use kernel::str::CString;
@@ -59,6 +64,17 @@ const MAX_QUEUES: u32 = 1;
 /// The key in which the hotplug script says that it is done.
 const HOTPLUG_STATUS: &CStr = c"hotplug-status";
 
+/// The key that limits what the guest sends: bytes, comma, microseconds.
+const RATE: &CStr = c"rate";
+
+/// What all vifs share.
+pub(crate) struct Host {
+    /// The workers.
+    pub(crate) groups: Groups,
+    /// The module's directory in debugfs.
+    pub(crate) debugfs: Dir,
+}
+
 /// What may change while a device is bound.
 struct Phase {
     state: lifecycle::Backend,
@@ -73,16 +89,20 @@ struct Vif {
     domid: DomId,
     frontend: CString,
     offer: Offer,
-    groups: Arc<Groups>,
+    host: Arc<Host>,
     interface: Arc<Registration<Interface>>,
+    police: Arc<Police>,
+    /// The vif's directory in debugfs.
+    dir: Dir,
     #[pin]
     phase: Mutex<Phase>,
 }
 
 /// The backend of one vif.
 pub(crate) struct Backend {
-    // Field order is drop order: the watch calls into the vif.
+    // Field order is drop order: the watches call into the vif.
     _hotplug: Pin<KBox<Watch<HotplugWatcher>>>,
+    _rate: Pin<KBox<Watch<RateWatcher>>>,
     script: Option<Value>,
     vif: Arc<Vif>,
 }
@@ -129,10 +149,14 @@ impl Vif {
 
         Connection::new(
             &self.device,
-            self.domid,
             &features,
-            self.interface.clone(),
-            &self.groups,
+            connection::Host {
+                domid: self.domid,
+                interface: self.interface.clone(),
+                groups: &self.host.groups,
+                police: self.police.clone(),
+                dir: &self.dir,
+            },
         )
     }
 
@@ -157,12 +181,37 @@ impl Watcher for HotplugWatcher {
     }
 }
 
+/// Waits for changes of the rate.
+struct RateWatcher(Arc<Vif>);
+
+impl Watcher for RateWatcher {
+    fn changed(&self) {
+        let vif = &self.0;
+        let rate = match store::NIL.read(vif.device.nodename(), RATE) {
+            Ok(Some(rate)) => Rate::parse(rate.as_bytes()).unwrap_or_else(|why| {
+                dev_warn!(
+                    vif.device.as_ref(),
+                    "{}; traffic is not limited\n",
+                    Shown(why)
+                );
+                None
+            }),
+            Ok(None) => None,
+            // Rather keep a limit than lift it for want of memory.
+            Err(_) => return,
+        };
+
+        vif.police.set_rate(rate);
+        vif.interface.driver().kick();
+    }
+}
+
 impl Driver for Backend {
     const TYPE: &'static CStr = c"vif";
 
-    type Shared = Arc<Groups>;
+    type Shared = Arc<Host>;
 
-    fn probe(groups: &Arc<Groups>, device: &Device, frontend: Frontend<'_>) -> Result<KBox<Self>> {
+    fn probe(host: &Arc<Host>, device: &Device, frontend: Frontend<'_>) -> Result<KBox<Self>> {
         let fatal = |doing: &str, error: Error| {
             device.fatal(error, fmt!("{}", doing));
             error
@@ -194,8 +243,10 @@ impl Driver for Backend {
                 domid: frontend.domid,
                 frontend: CString::try_from_fmt(fmt!("{}", frontend.directory))?,
                 offer,
-                groups: groups.clone(),
+                host: host.clone(),
                 interface: Arc::new(interface, GFP_KERNEL)?,
+                police: Arc::pin_init(Police::new(), GFP_KERNEL)?,
+                dir: host.debugfs.subdir(&name),
                 phase <- new_mutex!(Phase {
                     state: lifecycle::Backend::Initialising,
                     connection: None,
@@ -203,13 +254,16 @@ impl Driver for Backend {
             }? Error),
             GFP_KERNEL,
         )?;
-        let path = CString::try_from_fmt(fmt!("{}/{}", device.nodename(), HOTPLUG_STATUS))?;
-        let hotplug = Watch::new(path, HotplugWatcher(vif.clone()))
+        let path = |key| CString::try_from_fmt(fmt!("{}/{}", device.nodename(), key));
+        let rate = Watch::new(path(RATE)?, RateWatcher(vif.clone()))
+            .map_err(|e| fatal("watching rate", e))?;
+        let hotplug = Watch::new(path(HOTPLUG_STATUS)?, HotplugWatcher(vif.clone()))
             .map_err(|e| fatal("watching hotplug-status", e))?;
 
         Ok(KBox::new(
             Self {
                 _hotplug: hotplug,
+                _rate: rate,
                 script,
                 vif,
             },
@@ -248,6 +302,15 @@ impl Driver for Backend {
         let _ = store::NIL.remove(self.vif.device.nodename(), HOTPLUG_STATUS);
         self.vif.device.announce(Presence::Offline);
         let (Verdict::Keep | Verdict::Unregister) = self.vif.walk(lifecycle::on_remove);
+    }
+}
+
+/// A message of the protocol core, which knows only `core`'s formatting.
+struct Shown<T>(T);
+
+impl<T: core::fmt::Display> fmt::Display for Shown<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

@@ -2,6 +2,10 @@
 
 //! A frontend connected: its queues attached and open for transmission.
 
+use crate::debugfs::{
+    self,
+    QueueFile, //
+};
 use crate::group::Groups;
 use crate::net::device::Registration;
 use crate::netif::fault::Fault;
@@ -14,6 +18,8 @@ use crate::vif::interface::{
     Interface,
     QueueSet, //
 };
+use crate::vif::patience::TimeOuts;
+use crate::vif::police::Police;
 use crate::vif::queue::{
     Attached,
     QueueConfig, //
@@ -22,6 +28,7 @@ use crate::xen::{
     xenbus,
     DomId, //
 };
+use kernel::debugfs::Dir;
 use kernel::fmt;
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -56,9 +63,25 @@ impl fmt::Display for Failure {
     }
 }
 
+/// The host's side of a connection.
+pub(super) struct Host<'a> {
+    /// The guest.
+    pub(super) domid: DomId,
+    /// The interface that it gets.
+    pub(super) interface: Arc<Registration<Interface>>,
+    /// The workers to choose from.
+    pub(super) groups: &'a Groups,
+    /// The vif's rate.
+    pub(super) police: Arc<Police>,
+    /// The vif's directory in debugfs.
+    pub(super) dir: &'a Dir,
+}
+
 /// A connected frontend. Dropping it stops transmission, takes the queues back
 /// from their workers and releases all that they hold, the last queue first.
 pub(super) struct Connection {
+    // Field order is drop order: the files show the queues.
+    files: KVec<QueueFile>,
     queues: KVec<Attached>,
     interface: Arc<Registration<Interface>>,
 }
@@ -67,17 +90,23 @@ impl Connection {
     /// Attaches to the frontend of `device` and opens `interface` for it.
     pub(super) fn new(
         device: &xenbus::Device,
-        domid: DomId,
         features: &Features,
-        interface: Arc<Registration<Interface>>,
-        groups: &Groups,
+        host: Host<'_>,
     ) -> Result<Self, Failure> {
+        let Host {
+            domid,
+            interface,
+            groups,
+            police,
+            dir,
+        } = host;
         let step = |doing| move |error: Error| Failure::Step(doing, error);
         let Queues::One(keys) = features.queues else {
             // Not on offer, so not asked for (`read_features`).
             return Err(Failure::Step("attaching several queues", EINVAL));
         };
         let mut this = Self {
+            files: KVec::new(),
             queues: KVec::with_capacity(1, GFP_KERNEL).map_err(|e| step("allocating")(e.into()))?,
             interface,
         };
@@ -86,12 +115,18 @@ impl Connection {
             domid,
             keys,
             options: features.rx_options(),
+            time_outs: TimeOuts::new(features),
+            police,
         };
         let group = groups.least_loaded().map_err(step("choosing a worker"))?;
         let queue = Attached::new(device, this.interface.device().into(), group, config)?;
         let shared = queue.share();
+        let file = debugfs::queue_file(dir, queue.share()).map_err(step("making debugfs files"))?;
         this.queues
             .push(queue, GFP_KERNEL)
+            .map_err(|e| step("allocating")(e.into()))?;
+        this.files
+            .push(file, GFP_KERNEL)
             .map_err(|e| step("allocating")(e.into()))?;
         let set = QueueSet::new(shared).map_err(step("allocating"))?;
 
@@ -112,6 +147,7 @@ impl Drop for Connection {
 
         device.carrier_off();
         device.disable_transmit();
+        self.files.clear();
         // Waits for those who still transmit, count or open.
         drop(self.interface.driver().disconnect());
         while let Some(queue) = self.queues.pop() {

@@ -16,7 +16,7 @@ use crate::sys::counter::Counter;
 use crate::sys::rcu::RcuSlot;
 use crate::sys::schedule::Entry;
 use crate::vif::queue::{
-    Attached,
+    self,
     Queue, //
 };
 use crate::vif::stats::QueueStats;
@@ -114,6 +114,17 @@ impl Interface {
         self.queues.replace(None)
     }
 
+    /// Has the workers look at all queues.
+    pub(super) fn kick(&self) {
+        let guard = rcu::read_lock();
+
+        if let Some(set) = self.queues.read(&guard) {
+            for queue in &set.0 {
+                queue::kick(queue);
+            }
+        }
+    }
+
     /// Keeps what a queue has counted. The queue is at rest.
     pub(super) fn retire(&self, queue: &Queue) {
         self.retired.absorb(&queue.stats);
@@ -133,14 +144,8 @@ impl Interface {
 
 impl Operations for Interface {
     fn open(&self, _device: &NetDevice) {
-        let guard = rcu::read_lock();
-
         // Guests may have been waiting for this.
-        if let Some(set) = self.queues.read(&guard) {
-            for queue in &set.0 {
-                Attached::kick(queue);
-            }
-        }
+        self.kick();
     }
 
     fn stop(&self, _device: &NetDevice) {
@@ -174,6 +179,23 @@ impl Operations for Interface {
 
         self.for_all_stats(|stats| stats.add_to(&mut totals));
         totals.tx_dropped += self.unconnected.get();
+        totals
+    }
+
+    fn queue_totals(&self, queue: usize) -> Totals {
+        let guard = rcu::read_lock();
+        let mut totals = Totals::default();
+
+        if let Some(queue) = self.queues.read(&guard).and_then(|set| set.0.get(queue)) {
+            queue.stats.add_to(&mut totals);
+        }
+        totals
+    }
+
+    fn base_totals(&self) -> Totals {
+        let mut totals = Totals::default();
+
+        self.retired.add_to(&mut totals);
         totals
     }
 

@@ -4,8 +4,12 @@
 //! `net_device`, and the queues that join them.
 
 pub(crate) mod backend;
+mod channels;
 mod connection;
 mod interface;
 mod negotiation;
+mod patience;
+mod police;
 pub(crate) mod queue;
+mod snapshot;
 pub(crate) mod stats;

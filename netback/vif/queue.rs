@@ -20,26 +20,32 @@ use crate::netif::fault::{
     DropReason,
     Fault, //
 };
-use crate::netif::negotiate::{
-    self,
-    QueueKeys, //
-};
+use crate::netif::negotiate::QueueKeys;
 use crate::netif::rx::{
     RxOptions,
     RxRing, //
 };
 use crate::netif::tx::TxRing;
+use crate::sys::alarm::Alarm;
 use crate::sys::counter::Counter;
 use crate::sys::cpu;
 use crate::sys::mailbox::Mailbox;
 use crate::sys::schedule::Entry;
+use crate::sys::ticks::Tick;
+use crate::sys::trace;
 use crate::sys::worker::WorkerCell;
-use crate::vif::connection::Failure;
-use crate::vif::stats::QueueStats;
-use crate::xen::event::{
-    EventChannel,
-    Listener, //
+use crate::vif::channels::{
+    Channels,
+    Waker, //
 };
+use crate::vif::connection::Failure;
+use crate::vif::patience::{
+    Patience,
+    TimeOuts, //
+};
+use crate::vif::police::Police;
+use crate::vif::snapshot::Snapshot;
+use crate::vif::stats::QueueStats;
 use crate::xen::ring::MappedRing;
 use crate::xen::{
     xenbus,
@@ -58,6 +64,7 @@ use kernel::sync::{
     ArcBorrow,
     Completion, //
 };
+use kernel::time::Delta;
 
 /// Bytes that may wait for a guest before its queue is stopped: half a ring of
 /// full buffers.
@@ -65,112 +72,63 @@ const BACKLOG_LIMIT: u64 = abi::RING_SIZE as u64 / 2 * abi::PAGE_SIZE as u64;
 
 /// What only the worker touches.
 pub(crate) struct Work {
-    // Field order is drop order: no interrupt comes once the rings go.
-    /// The event channels.
-    pub(crate) channels: Channels,
+    // Field order is drop order: no alarm and no interrupt comes once the rings
+    // go.
+    alarm: Alarm<Waker>,
+    channels: Channels,
     /// Frames to the guest, next in line.
     pub(crate) pending: SkbList,
     /// The guest's transmit ring.
     pub(crate) tx: TxRing<MappedRing<{ abi::TX_WORDS }>>,
     /// The guest's receive ring.
     pub(crate) rx: RxRing<MappedRing<{ abi::RX_WORDS }>>,
+    /// The next frame from the guest is held for as long, until there is credit.
+    pub(crate) held: Option<Delta>,
+    /// How long frames to the guest have been waiting.
+    pub(crate) patience: Patience,
+    /// What is left of the queue's share of the batches, in bytes; negative if
+    /// the last frame went beyond it. From the guest, and to it.
+    pub(crate) deficit: (i64, i64),
     /// The producers at the last end of interrupt: did the guest do anything?
     seen: (u32, u32),
 }
 
 impl Work {
-    /// Lets further events in. What the guest did since the last time says
-    /// whether it had a reason to send one.
-    pub(crate) fn finish_events(&mut self, stats: &QueueStats) {
+    /// Publishes the responses of a batch and notifies the guest, once per
+    /// direction and only if it asked for that.
+    pub(crate) fn publish(&mut self, stats: &QueueStats) {
+        let due = u64::from(self.tx.unpublished() != 0) + u64::from(self.rx.unpublished() != 0);
+        if due == 0 {
+            return;
+        }
+        let (of_tx, of_rx) = (self.tx.publish(), self.rx.publish());
+        let sent = self.channels.notify(of_tx, of_rx);
+
+        stats.notifications_sent.add(sent);
+        stats.notifications_saved.add(due - sent);
+    }
+
+    /// Nothing can be done for the queue now: lets further events in and sets
+    /// the alarm for what comes without one.
+    pub(crate) fn rest(&mut self, queue: &Queue) {
         let now = (self.tx.produced(), self.rx.produced());
         let spurious = now == self.seen;
 
         if self.channels.finish(spurious) {
             self.seen = now;
             if spurious {
-                stats.spurious_events.add(1);
+                queue.stats.spurious_events.add(1);
             }
         }
-    }
-}
-
-/// The event channels of a queue.
-pub(crate) enum Channels {
-    /// One for both directions.
-    Single(EventChannel<Waker>),
-    /// One for each.
-    Split {
-        /// Guest transmit.
-        tx: EventChannel<Waker>,
-        /// Guest receive.
-        rx: EventChannel<Waker>,
-    },
-}
-
-impl Channels {
-    fn bind(
-        device: &xenbus::Device,
-        keys: negotiate::Channels,
-        queue: &Arc<Entry<Queue>>,
-    ) -> Result<Self> {
-        let bind = |port, name| EventChannel::bind(device, port, name, Waker(queue.clone()));
-
-        Ok(match keys {
-            negotiate::Channels::Single(port) => Self::Single(bind(port, c"netback")?),
-            negotiate::Channels::Split { tx, rx } => Self::Split {
-                tx: bind(tx, c"netback-tx")?,
-                rx: bind(rx, c"netback-rx")?,
-            },
-        })
-    }
-
-    fn move_to(&self, cpu: u32) {
-        match self {
-            Self::Single(both) => both.move_to(cpu),
-            Self::Split { tx, rx } => {
-                tx.move_to(cpu);
-                rx.move_to(cpu);
-            }
+        let expiry = self.pending.first().map(SkBuff::deadline);
+        let patience = self
+            .patience
+            .left(&queue.time_outs, expiry)
+            .map(|ticks| ticks.duration());
+        match [self.held, patience].into_iter().flatten().min() {
+            Some(delay) => self.alarm.set(delay),
+            None => self.alarm.clear(),
         }
-    }
-
-    fn finish(&self, spurious: bool) -> bool {
-        match self {
-            Self::Single(both) => both.finish(spurious),
-            // Both, whatever came of the first.
-            Self::Split { tx, rx } => tx.finish(spurious) | rx.finish(spurious),
-        }
-    }
-
-    /// Notifies the guest: of responses in its transmit ring, its receive ring,
-    /// or both. Returns how many events that took.
-    pub(crate) fn notify(&self, of_tx: bool, of_rx: bool) -> u64 {
-        match self {
-            Self::Single(both) => {
-                if of_tx || of_rx {
-                    both.notify();
-                }
-                u64::from(of_tx || of_rx)
-            }
-            Self::Split { tx, rx } => {
-                if of_tx {
-                    tx.notify();
-                }
-                if of_rx {
-                    rx.notify();
-                }
-                u64::from(of_tx) + u64::from(of_rx)
-            }
-        }
-    }
-}
-
-/// Schedules a queue when its guest sends an event.
-pub(crate) struct Waker(Arc<Entry<Queue>>);
-
-impl Listener for Waker {
-    fn wake(&self) {
-        self.0.group.schedule(self.0.as_arc_borrow());
     }
 }
 
@@ -183,6 +141,10 @@ pub(crate) struct Queue {
     pub(crate) domid: DomId,
     /// What the guest can take.
     pub(crate) options: RxOptions,
+    /// How long frames wait for the guest.
+    pub(crate) time_outs: TimeOuts,
+    /// The rate of the vif.
+    pub(crate) police: Arc<Police>,
     /// The interface that it is part of.
     pub(crate) device: ARef<NetDevice>,
     /// The group whose worker serves it.
@@ -193,6 +155,8 @@ pub(crate) struct Queue {
     pub(crate) work: WorkerCell<Option<KBox<Work>>>,
     /// What is counted.
     pub(crate) stats: QueueStats,
+    /// What the worker last saw of the rings.
+    pub(crate) snapshot: Snapshot,
     /// Bytes put on the backlog, written by `ndo_start_xmit`.
     queued: Counter,
     /// Bytes that left it, one way or another, written by the worker.
@@ -212,7 +176,7 @@ impl Queue {
     /// Takes a frame for the guest. With softirqs off and the transmit queue's
     /// lock held.
     #[inline]
-    pub(crate) fn transmit(this: ArcBorrow<'_, Entry<Self>>, skb: SkBuff) {
+    pub(crate) fn transmit(this: ArcBorrow<'_, Entry<Self>>, mut skb: SkBuff) {
         let len = skb.len();
 
         if this.disabled.load(Relaxed) {
@@ -220,6 +184,7 @@ impl Queue {
             return;
         }
         skb.stamp_transmit();
+        skb.set_deadline(Tick::now().after(this.time_outs.drain));
         let queue = this.device.transmit_queue(this.index);
         queue.sent(len);
         this.queued.add(len.into());
@@ -236,7 +201,7 @@ impl Queue {
     }
 
     /// Bytes that wait for the guest.
-    fn backlog_bytes(&self) -> u64 {
+    pub(crate) fn backlog_bytes(&self) -> u64 {
         self.queued.get().wrapping_sub(self.served.get())
     }
 
@@ -296,6 +261,7 @@ impl Queue {
         }
         self.stats.faulted(fault);
         self.device.carrier_off();
+        trace::fault(self.device.name(), self.index, self.domid, fault.name());
         if cpu::may_log() {
             pr_err!(
                 "{}: queue {}: guest {} is at fault: {}; interface disabled until it reconnects\n",
@@ -305,6 +271,28 @@ impl Queue {
                 fault.as_str()
             );
         }
+    }
+
+    /// The guest has left frames waiting for too long: what is sent to it from
+    /// now on does not even get here. Called by the worker.
+    pub(crate) fn stall(&self) {
+        self.stats.stalls.add(1);
+        self.device.carrier_off();
+        trace::stall(self.device.name(), self.index, true);
+        if cpu::may_log() {
+            pr_notice!(
+                "{}: queue {}: guest {} makes no room for frames; carrier off until it does\n",
+                self.device.name(),
+                self.index,
+                self.domid
+            );
+        }
+    }
+
+    /// The guest takes frames again. Called by the worker.
+    pub(crate) fn recover(&self) {
+        self.device.carrier_on();
+        trace::stall(self.device.name(), self.index, false);
     }
 }
 
@@ -318,6 +306,10 @@ pub(super) struct QueueConfig {
     pub(super) keys: QueueKeys,
     /// What the guest can take.
     pub(super) options: RxOptions,
+    /// How long frames wait for the guest.
+    pub(super) time_outs: TimeOuts,
+    /// The rate of the vif.
+    pub(super) police: Arc<Police>,
 }
 
 /// A queue that is attached to its rings and served by a worker. Dropping it
@@ -330,12 +322,8 @@ impl Attached {
         self.0.clone()
     }
 
-    /// Has the worker look at the queue; process context.
-    pub(super) fn kick(queue: &Arc<Entry<Queue>>) {
-        queue.group.schedule_from_process(queue.as_arc_borrow());
-    }
-
-    /// Attaches to the rings of `keys` and hands the queue to `group`.
+    /// Attaches to the rings of the configuration and hands the queue to
+    /// `group`.
     pub(super) fn new(
         device: &xenbus::Device,
         interface: ARef<NetDevice>,
@@ -347,6 +335,8 @@ impl Attached {
             domid,
             keys,
             options,
+            time_outs,
+            police,
         } = config;
         let step = |doing| move |error| Failure::Step(doing, error);
         let tx = MappedRing::map(device, keys.tx_ring_ref).map_err(step("mapping tx-ring-ref"))?;
@@ -359,11 +349,14 @@ impl Attached {
                 index,
                 domid,
                 options,
+                time_outs,
+                police,
                 device: interface,
                 group,
                 backlog: SkbStack::new(),
                 work: WorkerCell::new(owner, None),
                 stats: QueueStats::new(),
+                snapshot: Snapshot::new(),
                 queued: Counter::new(),
                 served: Counter::new(),
                 disabled: Atomic::new(false),
@@ -376,13 +369,17 @@ impl Attached {
             GFP_KERNEL,
         )
         .map_err(step("allocating a queue"))?;
+        let alarm = Alarm::new(Waker(entry.clone())).map_err(step("allocating a queue"))?;
         let channels = Channels::bind(device, keys.channels, &entry)
             .map_err(step("binding the event channels"))?;
-        channels.move_to(entry.group.cpu());
         let work = KBox::new(
             Work {
+                alarm,
                 channels,
                 pending: SkbList::new(),
+                held: None,
+                patience: Patience::default(),
+                deficit: (0, 0),
                 seen: (tx.produced(), rx.produced()),
                 tx,
                 rx,
@@ -398,23 +395,28 @@ impl Attached {
     }
 }
 
+/// Has the worker look at a queue; process context.
+pub(super) fn kick(queue: &Arc<Entry<Queue>>) {
+    queue.group.schedule_from_process(queue.as_arc_borrow());
+}
+
 impl Drop for Attached {
     fn drop(&mut self) {
         let queue = &self.0;
 
         queue.leaving.store(true, Relaxed);
-        queue.group.schedule_from_process(queue.as_arc_borrow());
+        kick(queue);
         queue.has_left.wait_for_completion();
         // Nothing transmits any more and the worker has let go: what is left is
-        // ours. The channels go first, so no interrupt schedules the queue.
+        // ours. Alarm and channels go first, so nothing schedules the queue.
         let Some(work) = queue.left.take() else {
             return;
         };
         drop(work);
         drop(queue.backlog.take());
-        // An interrupt may have put the queue on the schedule list until the
-        // channels went: wait until the worker has seen it there.
-        queue.group.schedule_from_process(queue.as_arc_borrow());
+        // Until they went they may have put the queue on the schedule list: wait
+        // until the worker has seen it there.
+        kick(queue);
         queue.settled.wait_for_completion();
         queue.device.transmit_queue(queue.index).reset();
         queue.group.dismiss();

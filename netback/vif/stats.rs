@@ -103,6 +103,10 @@ counters! {
     notifications_sent,
     /// Times it had asked not to be.
     notifications_saved,
+    /// Frames held for want of credit, counted each time.
+    credit_waits,
+    /// Times the guest was found to make no room.
+    stalls,
     /// Interrupts that brought no work.
     spurious_events,
 }

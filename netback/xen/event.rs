@@ -6,6 +6,7 @@
 
 use super::xenbus;
 use crate::bindings;
+use crate::sys::wake::Wake;
 use kernel::error::to_result;
 use kernel::ffi::{
     c_int,
@@ -18,23 +19,11 @@ use kernel::sync::atomic::{
     Relaxed, //
 };
 
-/// Who is told of an event.
-pub(crate) trait Listener: Send + Sync + 'static {
-    /// An event came in. Hard interrupt context.
-    fn wake(&self);
-}
-
-impl<T: Listener> Listener for kernel::sync::Arc<T> {
-    fn wake(&self) {
-        (**self).wake();
-    }
-}
-
 /// What the interrupt handler sees of a channel.
-struct Line<L> {
+struct Line<W> {
     /// The interrupt has come and awaits its end.
     pending: Atomic<bool>,
-    listener: L,
+    waker: W,
 }
 
 /// A bound interdomain event channel.
@@ -42,31 +31,31 @@ struct Line<L> {
 /// The peer's next event is let in only after [`EventChannel::finish`]: a guest
 /// that storms its channel waits for the backend, not the backend for it
 /// (XSA-332). Dropping the channel waits for a running handler, then unbinds.
-pub(crate) struct EventChannel<L: Listener> {
+pub(crate) struct EventChannel<W: Wake> {
     irq: u32,
     /// From `KBox::into_raw`; the handler reads it until the channel is unbound.
-    line: *mut Line<L>,
+    line: *mut Line<W>,
 }
 
 // SAFETY: `line` points to a heap value that is `Send` and `Sync` itself and is
 // freed only by `Drop`.
-unsafe impl<L: Listener> Send for EventChannel<L> {}
+unsafe impl<W: Wake> Send for EventChannel<W> {}
 // SAFETY: as above; the methods use atomics and thread-safe C functions only.
-unsafe impl<L: Listener> Sync for EventChannel<L> {}
+unsafe impl<W: Wake> Sync for EventChannel<W> {}
 
-impl<L: Listener> EventChannel<L> {
+impl<W: Wake> EventChannel<W> {
     /// Binds the peer's event channel `port` of `device`'s other end; `name` is
-    /// what /proc/interrupts shows. `listener` may be woken before this returns.
+    /// what /proc/interrupts shows. `waker` may be woken before this returns.
     pub(crate) fn bind(
         device: &xenbus::Device,
         port: u32,
         name: &'static CStr,
-        listener: L,
+        waker: W,
     ) -> Result<Self> {
         let line = KBox::new(
             Line {
                 pending: Atomic::new(false),
-                listener,
+                waker,
             },
             GFP_KERNEL,
         )?;
@@ -98,10 +87,10 @@ impl<L: Listener> EventChannel<L> {
     extern "C" fn handler(_irq: c_int, data: *mut c_void) -> bindings::irqreturn_t {
         // SAFETY: `data` is the `line` of `bind`, valid until unbound, and
         // unbinding waits for this handler.
-        let line = unsafe { &*data.cast::<Line<L>>() };
+        let line = unsafe { &*data.cast::<Line<W>>() };
 
         line.pending.store(true, Relaxed);
-        line.listener.wake();
+        line.waker.wake();
         bindings::irqreturn_IRQ_HANDLED
     }
 
@@ -141,7 +130,7 @@ impl<L: Listener> EventChannel<L> {
     }
 }
 
-impl<L: Listener> Drop for EventChannel<L> {
+impl<W: Wake> Drop for EventChannel<W> {
     fn drop(&mut self) {
         // SAFETY: the pair is the one that was bound in `bind`; this waits for
         // a running handler, so `line` is ours alone afterwards.

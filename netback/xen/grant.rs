@@ -64,6 +64,11 @@ impl<Tag: Copy> Pieces<Tag> {
         })
     }
 
+    /// How many pieces there are.
+    pub(crate) fn len(&self) -> usize {
+        self.ops.len()
+    }
+
     /// How many more pieces fit.
     #[inline]
     pub(crate) fn room(&self) -> usize {

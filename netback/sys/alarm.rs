@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A timer that wakes someone once.
+
+use super::wake::Wake;
+use kernel::impl_has_hr_timer;
+use kernel::prelude::*;
+use kernel::sync::{
+    Arc,
+    ArcBorrow, //
+};
+use kernel::time::hrtimer::{
+    ArcHrTimerHandle,
+    HrTimer,
+    HrTimerCallback,
+    HrTimerCallbackContext,
+    HrTimerPointer,
+    HrTimerRestart,
+    RelativeMode, //
+};
+use kernel::time::{
+    Delta,
+    Monotonic, //
+};
+
+/// The timer, and whom it wakes.
+#[pin_data]
+struct Timer<W: Wake> {
+    #[pin]
+    timer: HrTimer<Self>,
+    waker: W,
+}
+
+impl<W: Wake> HrTimerCallback for Timer<W> {
+    type Pointer<'a> = Arc<Self>;
+
+    fn run(this: ArcBorrow<'_, Self>, _ctx: HrTimerCallbackContext<'_, Self>) -> HrTimerRestart {
+        this.waker.wake();
+        HrTimerRestart::NoRestart
+    }
+}
+
+impl_has_hr_timer! {
+    impl{W: Wake} HasHrTimer<Self> for Timer<W> {
+        mode: RelativeMode<Monotonic>, field: self.timer
+    }
+}
+
+/// An alarm that its owner sets and clears. Dropping it waits for a wake-up
+/// under way; none comes afterwards.
+pub(crate) struct Alarm<W: Wake> {
+    timer: Arc<Timer<W>>,
+    set: Option<ArcHrTimerHandle<Timer<W>>>,
+}
+
+impl<W: Wake> Alarm<W> {
+    /// An alarm that is not set.
+    pub(crate) fn new(waker: W) -> Result<Self> {
+        let timer = Arc::pin_init(
+            pin_init!(Timer {
+                timer <- HrTimer::new(),
+                waker,
+            }),
+            GFP_KERNEL,
+        )?;
+
+        Ok(Self { timer, set: None })
+    }
+
+    /// Sets the alarm to go off after `delay`, whatever it was set to before.
+    pub(crate) fn set(&mut self, delay: Delta) {
+        // The handle stops the timer when it goes, so the old one goes first.
+        self.set = None;
+        self.set = Some(self.timer.clone().start(delay));
+    }
+
+    /// Clears the alarm.
+    #[inline]
+    pub(crate) fn clear(&mut self) {
+        self.set = None;
+    }
+}

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How long frames wait for a guest that posts no buffers: each of them until
+//! it expires, and the queue until it counts as stalled.
+
+use crate::netif::negotiate::Features;
+use crate::sys::params;
+use crate::sys::ticks::{
+    Tick,
+    Ticks, //
+};
+
+/// The drain time-out of guests that do not notify us of their buffers, in
+/// milliseconds: what they leave lying is not worth keeping.
+const DRAIN_WITHOUT_NOTIFY_MSECS: u32 = 30;
+
+/// How often such guests' rings are looked at, in milliseconds.
+const POLL_MSECS: u32 = 5;
+
+/// The time-outs of a connection.
+#[derive(Clone, Copy)]
+pub(crate) struct TimeOuts {
+    /// How long a frame waits.
+    pub(crate) drain: Ticks,
+    /// How long a queue makes no room before it is stalled; `None`: for ever.
+    stall: Option<Ticks>,
+    /// How often to look for buffers that the guest does not tell us of.
+    poll: Option<Ticks>,
+}
+
+impl TimeOuts {
+    /// The time-outs for a frontend of these features.
+    pub(super) fn new(features: &Features) -> Self {
+        if features.rx_notify {
+            Self {
+                drain: Ticks::from_msecs(params::rx_drain_timeout_msecs()),
+                stall: match params::rx_stall_timeout_msecs() {
+                    0 => None,
+                    msecs => Some(Ticks::from_msecs(msecs)),
+                },
+                poll: None,
+            }
+        } else {
+            Self {
+                drain: Ticks::from_msecs(DRAIN_WITHOUT_NOTIFY_MSECS),
+                stall: None,
+                poll: Some(Ticks::from_msecs(POLL_MSECS)),
+            }
+        }
+    }
+}
+
+/// A frame that the guest had no buffers for.
+#[derive(Clone, Copy)]
+struct Hunger {
+    /// Since when.
+    since: Tick,
+    /// How many buffers it took.
+    needed: u32,
+}
+
+/// Whether a queue waits for its guest, and how long it has.
+#[derive(Default)]
+pub(crate) struct Patience {
+    hunger: Option<Hunger>,
+    stalled: bool,
+}
+
+impl Patience {
+    /// There are fewer buffers than the next frame's `needed`.
+    pub(crate) fn starve(&mut self, needed: u32) {
+        if self.hunger.is_none() {
+            self.hunger = Some(Hunger {
+                since: Tick::now(),
+                needed,
+            });
+        }
+    }
+
+    /// There is room again. True if the queue was stalled and is no more.
+    #[inline]
+    pub(crate) fn feed(&mut self) -> bool {
+        self.hunger = None;
+        core::mem::replace(&mut self.stalled, false)
+    }
+
+    /// Whether the queue is stalled, and how many buffers end that.
+    #[inline]
+    pub(crate) fn stalled_for(&self) -> Option<u32> {
+        self.hunger
+            .filter(|_| self.stalled)
+            .map(|hunger| hunger.needed)
+    }
+
+    /// Declares the queue stalled if its time has come. True if that is news.
+    pub(crate) fn give_up(&mut self, time_outs: &TimeOuts) -> bool {
+        let (Some(hunger), Some(stall), false) = (self.hunger, time_outs.stall, self.stalled)
+        else {
+            return false;
+        };
+        self.stalled = hunger.since.after(stall).left().is_none();
+        self.stalled
+    }
+
+    /// How long nothing needs to be done; `None`: until there is an event.
+    /// `expiry` is when the next frame expires.
+    pub(crate) fn left(&self, time_outs: &TimeOuts, expiry: Option<Tick>) -> Option<Ticks> {
+        let hunger = self.hunger?;
+        let at_once = Ticks::from_msecs(0);
+        let until = |tick: Tick| tick.left().unwrap_or(at_once);
+        let stall = time_outs
+            .stall
+            .filter(|_| !self.stalled)
+            .map(|stall| until(hunger.since.after(stall)));
+
+        [
+            expiry.map(until),
+            stall,
+            time_outs.poll.filter(|_| expiry.is_some()),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+}
