@@ -131,7 +131,10 @@ impl<'s, 'd, const W: usize> Hostile<'s, 'd, W> {
         };
         Self {
             source,
-            page: SharedPage::starting_at(start),
+            page: match start {
+                0 => SharedPage::default(),
+                start => SharedPage::starting_at(start),
+            },
             reads: RefCell::default(),
             writes: RefCell::default(),
             events: RefCell::default(),

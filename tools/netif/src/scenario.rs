@@ -4,7 +4,7 @@
 //! up, with everything checked that must hold whatever happens. The bodies of the fuzzers; ordinary
 //! tests run them over the seed corpus and over random bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     abi::{self, RxWords, TxResponse, TxWords, RING_SIZE},
@@ -94,15 +94,19 @@ impl Transmit<'_, '_, '_> {
         }
         self.now += u64::from(self.source.u8()) * 1000;
         let before = self.ring.consumed();
-        let Some(len) = self.ring.peek_len()? else {
+        if self.credit.rate().is_some() {
+            let Some(len) = self.ring.peek_len()? else {
+                return Ok(());
+            };
+            assert_eq!(self.ring.consumed(), before);
+            if self.credit.take(len, self.now).is_err() {
+                return Ok(());
+            }
+        }
+        let Some(taken) = self.ring.take(&self.limits, &mut self.packet)? else {
+            assert!(self.credit.rate().is_none(), "the chain was there before");
             return Ok(());
         };
-        assert_eq!(self.ring.consumed(), before);
-        if self.credit.take(len, self.now).is_err() {
-            return Ok(());
-        }
-        let taken = self.ring.take(&self.limits, &mut self.packet)?;
-        let taken = taken.expect("the chain that was there before");
         self.verdicts.push(verdict(taken, &self.packet));
         let packet = self.packet.clone();
         match taken {
@@ -117,6 +121,8 @@ impl Transmit<'_, '_, '_> {
                 self.batch.push(UnderWay { packet, places });
             }
             Taken::Multicast(op) => {
+                let extra = Extra::Multicast(op);
+                assert_eq!(Extra::parse(extra.info()), Ok(extra));
                 let status = match self.filter.apply(op) {
                     Ok(()) => abi::RSP_OKAY,
                     Err(_) => abi::RSP_ERROR,
@@ -184,8 +190,17 @@ impl Transmit<'_, '_, '_> {
             .sum();
         assert_eq!(self.ring.unanswered(), under_way);
         assert!(under_way <= RING_SIZE);
-        let ahead = self.ring.produced().wrapping_sub(self.ring.consumed());
-        assert!(ahead <= RING_SIZE);
+        // The indices are in order, and within a ring of each other.
+        let indices = self.ring.indices();
+        let order = [
+            indices.rsp_prod,
+            indices.rsp_prod_pvt,
+            indices.req_cons,
+            indices.req_prod,
+        ];
+        let spans = order.map(|index| index.wrapping_sub(indices.rsp_prod));
+        assert!(spans.is_sorted());
+        assert!(indices.req_prod.wrapping_sub(indices.rsp_prod_pvt) <= RING_SIZE);
     }
 }
 
@@ -428,6 +443,7 @@ pub fn rx_ring(data: &[u8]) {
         assert_eq!(placed, frame.len);
         assert_eq!(ring.consumed().wrapping_sub(before), needed);
         assert_eq!(ring.unanswered(), 0);
+        assert_eq!(ring.indices().req_cons, ring.consumed());
         sent.push(Sent {
             frame,
             options,
@@ -506,8 +522,15 @@ pub fn negotiate(data: &[u8]) {
         xdp_headroom: flags & 8 != 0,
         max_queues: (1 + u16::from(flags >> 4)).try_into().unwrap(),
     };
+    let offered: BTreeMap<_, _> = offer.advertised().collect();
+    assert_eq!(offered.len(), offer.advertised().count());
     let mut seen = Vec::new();
-    let mut read = |key: &'static str| -> Result<Option<u32>, KeyError> {
+    let mut directory = None;
+    let mut read = |queue: Option<u16>, key: &'static str| -> Result<Option<u32>, KeyError> {
+        if directory != queue {
+            directory = queue;
+            seen.clear();
+        }
         assert!(!seen.contains(&key), "{key} is read twice");
         seen.push(key);
         match source.u8() {
@@ -517,21 +540,39 @@ pub fn negotiate(data: &[u8]) {
             tag => negotiate::parse_key(key, source.bytes(usize::from(tag & 15))).map(Some),
         }
     };
-    let features = match negotiate::read_features(&offer, &mut read) {
-        Ok(features) => features,
-        Err(error) => {
-            let text = error.to_string();
-            assert!(text.starts_with(error.key) && text.contains(": "));
-            return;
-        }
+    let check_error = |error: KeyError| {
+        let text = error.to_string();
+        assert!(text.contains(error.key) && text.contains(": "));
     };
-    assert!((1..=offer.max_queues.get()).contains(&features.queues.count()));
-    if let Queues::One(queue) = features.queues {
-        assert_ne!(queue.tx_ring_ref, queue.rx_ring_ref);
+    let features = match negotiate::read_features(&offer, |key| read(None, key)) {
+        Ok(features) => features,
+        Err(error) => return check_error(error),
+    };
+    let count = features.queues.count();
+    assert!((1..=offer.max_queues.get()).contains(&count));
+    let mut queues = Vec::new();
+    match features.queues {
+        Queues::One(queue) => queues.push(queue),
+        Queues::Several(_) => {
+            for number in 0..count {
+                let queue = negotiate::read_queue(Some(number), |key| read(Some(number), key))
+                    .and_then(|queue| negotiate::check_rings(&queues, &queue).map(|()| queue));
+                match queue {
+                    Ok(queue) => queues.push(queue),
+                    Err(error) => return check_error(error),
+                }
+            }
+        }
+    }
+    let mut refs = BTreeSet::new();
+    for queue in &queues {
+        assert!(refs.insert(queue.tx_ring_ref) && refs.insert(queue.rx_ring_ref));
         if let Channels::Split { tx, rx } = queue.channels {
             assert_ne!(tx, rx);
         }
     }
+    let options = features.rx_options();
+    assert_eq!((options.sg, options.hash), (features.sg, false));
     assert!(features.xdp_headroom <= rx::MAX_XDP_HEADROOM);
     assert!(offer.xdp_headroom || features.xdp_headroom == 0);
     assert!(offer.ctrl_ring || features.ctrl.is_none());
@@ -578,11 +619,11 @@ pub fn walk(mut state: Backend, steps: Steps, mut fails: impl FnMut() -> bool) -
 /// A hostile guest, and a toolstack in a hurry, change their states.
 pub fn lifecycle(data: &[u8]) {
     let source = Source::new(data);
-    let mut state = walk(
-        Backend::Initialising,
-        lifecycle::on_probed(Backend::Initialising),
-        || false,
-    );
+    let mut state = Backend::Initialising;
+    // Normally probe is over before the frontend is looked at.
+    if source.u8() & 7 != 0 {
+        state = walk(state, lifecycle::on_probed(state), || false);
+    }
     while !source.is_empty() {
         let event = source.u8();
         let conditions = Conditions {
@@ -597,8 +638,9 @@ pub fn lifecycle(data: &[u8]) {
             12 => {
                 state = walk(state, lifecycle::on_remove(state), || false);
                 assert!(!state.has_rings());
-                lifecycle::on_probed(Backend::Initialising);
-                continue;
+                // The next driver.
+                state = Backend::Initialising;
+                lifecycle::on_probed(state)
             }
             _ => continue,
         };
