@@ -16,7 +16,7 @@ use kernel::prelude::*;
 
 /// What a poll did.
 pub(crate) enum Progress {
-    /// Nothing is left to do; `0` frames were taken, fewer than the budget.
+    /// Nothing is left to do; so many frames were taken.
     Idle(u32),
     /// There is more; the poll is to be called again.
     More,
@@ -121,12 +121,16 @@ impl<P: Poll> Napi<P> {
         let Some(napi) = NonNull::new(napi) else {
             return 0;
         };
+        if budget <= 0 {
+            // Asked only to clean up behind transmission, of which there is none.
+            return 0;
+        }
         let polling = Polling {
             napi,
             _poll: PhantomData,
         };
 
-        match worker.poll(&polling, budget.max(0) as u32) {
+        match worker.poll(&polling, budget as u32) {
             Progress::More => budget,
             Progress::Idle(done) => {
                 let done = (done as c_int).min(budget - 1);
