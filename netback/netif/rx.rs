@@ -45,9 +45,6 @@ pub const MAX_DATA_SLOTS: u32 = abi::NR_SLOTS_MIN;
 /// The largest XDP headroom, in bytes, that is taken from a frontend.
 pub const MAX_XDP_HEADROOM: u16 = 2048;
 
-/// The most extra infos of one frame: GSO, hash and XDP.
-const MAX_EXTRAS: usize = 3;
-
 /// How a frontend wants to be told of segmentation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum GsoMode {
@@ -120,13 +117,18 @@ fn data_slots(len: u32, headroom: u16) -> u32 {
     1 + len.saturating_sub(first).div_ceil(abi::PAGE_SIZE)
 }
 
+/// How a frame's segmentation is announced.
+#[inline]
+fn gso_mode(frame: &RxFrame, options: &RxOptions) -> GsoMode {
+    frame
+        .gso
+        .map_or(GsoMode::No, |gso| options.gso_mode(gso.kind))
+}
+
 /// How many slots a frame takes: exactly as many as its [`Plan`] has.
 #[inline]
 pub fn slots_needed(frame: &RxFrame, options: &RxOptions) -> u32 {
-    let gso = match frame.gso {
-        Some(gso) => options.gso_mode(gso.kind) != GsoMode::No,
-        None => false,
-    };
+    let gso = gso_mode(frame, options) != GsoMode::No;
     let hash = options.hash && frame.hash.is_some();
     let xdp = options.xdp_headroom != 0;
     data_slots(frame.len, options.headroom()) + u32::from(gso) + u32::from(hash) + u32::from(xdp)
@@ -204,34 +206,25 @@ pub const fn failed(words: RxWords) -> RxWords {
     .to_words()
 }
 
-/// What comes next in a plan.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// The prefix.
-    Prefix(Gso),
-    /// The first data.
-    First,
-    /// The extra info of this number.
-    Extra(usize),
-    /// More data.
-    Rest,
-}
-
 /// The slots of a frame, in the order of the ring.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// What comes next.
-    stage: Stage,
     /// Bytes not yet placed.
     left: u32,
     /// Where the first data start.
     headroom: u16,
-    /// Checksum flags of the first data.
+    /// Flags of the first data that come from the checksum.
     checksum: u16,
-    /// The extra infos, the first `extra_count` of them valid, with their flags set.
-    extras: [ExtraInfo; MAX_EXTRAS],
-    /// How many extra infos there are.
-    extra_count: usize,
+    /// The first data are still to come.
+    first: bool,
+    /// The prefix is still to come.
+    prefix: Option<Gso>,
+    /// The GSO extra is still to come.
+    gso: Option<Gso>,
+    /// The hash extra is still to come.
+    hash: Option<Hash>,
+    /// The XDP extra is still to come.
+    xdp: bool,
 }
 
 impl Plan {
@@ -239,68 +232,63 @@ impl Plan {
     #[inline]
     pub fn new(frame: &RxFrame, options: &RxOptions) -> Self {
         let headroom = options.headroom();
-        let mut plan = Self {
-            stage: Stage::First,
+        let mode = gso_mode(frame, options);
+        Self {
             left: frame.len,
             headroom,
             checksum: frame.checksum.rx_flags(),
-            extras: [ExtraInfo::default(); MAX_EXTRAS],
-            extra_count: 0,
-        };
-        if let Some(gso) = frame.gso {
-            match options.gso_mode(gso.kind) {
-                GsoMode::No => {}
-                GsoMode::Extra => plan.add_extra(gso.into()),
-                GsoMode::Prefix => plan.stage = Stage::Prefix(gso),
-            }
+            first: true,
+            prefix: frame.gso.filter(|_| mode == GsoMode::Prefix),
+            gso: frame.gso.filter(|_| mode == GsoMode::Extra),
+            hash: frame.hash.filter(|_| options.hash),
+            xdp: headroom != 0,
         }
-        if let (true, Some(hash)) = (options.hash, frame.hash) {
-            plan.add_extra(hash.into());
-        }
-        if headroom != 0 {
-            plan.add_extra(Extra::Xdp { headroom });
-        }
-        plan
     }
 
-    /// Adds an extra info behind those there are.
+    /// Whether extra infos are still to come.
     #[inline]
-    fn add_extra(&mut self, extra: Extra) {
-        if let Some(last) = self
-            .extra_count
-            .checked_sub(1)
-            .and_then(|last| self.extras.get_mut(last))
-        {
-            last.flags |= abi::EXTRA_FLAG_MORE;
+    fn has_extras(&self) -> bool {
+        self.gso.is_some() || self.hash.is_some() || self.xdp
+    }
+
+    /// The next extra info.
+    #[inline]
+    fn next_extra(&mut self) -> Option<SlotUse> {
+        let extra = if let Some(gso) = self.gso.take() {
+            Extra::from(gso)
+        } else if let Some(hash) = self.hash.take() {
+            Extra::from(hash)
+        } else if self.xdp {
+            self.xdp = false;
+            Extra::Xdp {
+                headroom: self.headroom,
+            }
+        } else {
+            return None;
+        };
+        let mut info = extra.info();
+        if self.has_extras() {
+            info.flags = abi::EXTRA_FLAG_MORE;
         }
-        if let Some(place) = self.extras.get_mut(self.extra_count) {
-            *place = extra.info();
-            self.extra_count += 1;
-        }
+        Some(SlotUse::Extra(info))
     }
 
     /// Fills a buffer from `offset` on.
     #[inline]
-    fn data(&mut self, offset: u16, first: bool) -> SlotUse {
+    fn data(&mut self, offset: u16, first: bool, flags: u16) -> SlotUse {
         let room = abi::PAGE_SIZE - u32::from(offset);
         let len = self.left.min(room);
         self.left -= len;
-        let mut flags = if self.left != 0 {
+        let more = if self.left != 0 {
             abi::RXF_MORE_DATA
         } else {
             0
         };
-        if first {
-            flags |= self.checksum;
-            if self.extra_count != 0 {
-                flags |= abi::RXF_EXTRA_INFO;
-            }
-        }
         SlotUse::Data {
             offset,
             len: len as u16,
             first,
-            flags,
+            flags: flags | more,
         }
     }
 }
@@ -310,33 +298,22 @@ impl Iterator for Plan {
 
     #[inline]
     fn next(&mut self) -> Option<SlotUse> {
-        match self.stage {
-            Stage::Prefix(gso) => {
-                self.stage = Stage::First;
-                let slots = 1 + data_slots(self.left, self.headroom);
-                Some(SlotUse::Prefix {
-                    gso,
-                    slots: slots as u16,
-                })
+        if self.first {
+            if let Some(gso) = self.prefix.take() {
+                let slots = 1 + data_slots(self.left, self.headroom) as u16;
+                return Some(SlotUse::Prefix { gso, slots });
             }
-            Stage::First => {
-                self.stage = if self.extra_count != 0 {
-                    Stage::Extra(0)
-                } else {
-                    Stage::Rest
-                };
-                Some(self.data(self.headroom, true))
+            self.first = false;
+            let mut flags = self.checksum;
+            if self.has_extras() {
+                flags |= abi::RXF_EXTRA_INFO;
             }
-            Stage::Extra(number) => {
-                self.stage = if number + 1 < self.extra_count {
-                    Stage::Extra(number + 1)
-                } else {
-                    Stage::Rest
-                };
-                self.extras.get(number).copied().map(SlotUse::Extra)
-            }
-            Stage::Rest => (self.left != 0).then(|| self.data(0, false)),
+            return Some(self.data(self.headroom, true, flags));
         }
+        if let Some(extra) = self.next_extra() {
+            return Some(extra);
+        }
+        (self.left != 0).then(|| self.data(0, false, 0))
     }
 }
 

@@ -250,6 +250,14 @@ pub enum Taken {
     Dropped(DropReason),
 }
 
+/// What became of the requests after a frame's first.
+enum Rest {
+    /// They are in the packet and leave so many bytes to the first.
+    Share(u16),
+    /// They are answered, as is the first.
+    Dropped(DropReason),
+}
+
 /// The backend's end of a transmit ring.
 pub struct TxRing<R: Ring<Slot = TxWords>> {
     /// The ring.
@@ -270,20 +278,21 @@ impl<R: Ring<Slot = TxWords>> TxRing<R> {
     /// Copies the first request of the next frame out of the ring, unless that was done before.
     #[inline]
     fn first(&mut self) -> Result<Option<TxRequest>, Fault> {
-        if self.stash.is_none() {
-            if self.ring.known() == 0 && self.ring.available()? == 0 {
-                return Ok(None);
-            }
-            self.stash = self.ring.peek().map(TxRequest::from_words);
+        if self.stash.is_some() {
+            return Ok(self.stash.take());
         }
-        Ok(self.stash)
+        if self.ring.known() == 0 && self.ring.available()? == 0 {
+            return Ok(None);
+        }
+        Ok(self.ring.peek().map(TxRequest::from_words))
     }
 
     /// The size in bytes that the next frame claims to have, without consuming anything; `None` if
     /// there is no frame.
     #[inline]
     pub fn peek_len(&mut self) -> Result<Option<u32>, Fault> {
-        Ok(self.first()?.map(|first| first.size.into()))
+        self.stash = self.first()?;
+        Ok(self.stash.map(|first| first.size.into()))
     }
 
     /// Takes the next chain of slots off the ring; `None` if there is none.
@@ -294,22 +303,21 @@ impl<R: Ring<Slot = TxWords>> TxRing<R> {
         let Some(first) = self.first()? else {
             return Ok(None);
         };
-        self.stash = None;
         self.ring.skip();
         packet.start(first);
 
-        let mut extras = Extras::NONE;
+        let mut extras = None;
         if first.has_extras() {
-            packet.extras = self.take_extras(&mut extras)?;
+            extras = Some(self.take_extras(packet)?);
         }
         let mut share = first.size;
         if first.has_more() {
-            match self.take_rest(limits, packet, first.size)? {
-                Ok(left) => share = left,
-                Err(reason) => return Ok(Some(Taken::Dropped(reason))),
+            match self.take_rest(limits, packet)? {
+                Rest::Share(left) => share = left,
+                Rest::Dropped(reason) => return Ok(Some(Taken::Dropped(reason))),
             }
         }
-        if let Some(op) = extras.multicast() {
+        if let Some(op) = extras.as_ref().and_then(Extras::multicast) {
             return Ok(Some(Taken::Multicast(op)));
         }
         if packet.len < abi::ETH_HLEN {
@@ -318,77 +326,88 @@ impl<R: Ring<Slot = TxWords>> TxRing<R> {
         if packet.settle_first(share).crosses_page() {
             return Err(Fault::CrossesPage);
         }
-        packet.gso = extras.gso()?;
-        packet.hash = extras.hash();
+        if let Some(extras) = extras {
+            packet.gso = extras.gso()?;
+            packet.hash = extras.hash();
+        }
         Ok(Some(Taken::Packet))
     }
 
-    /// Consumes the extra infos after a first request and returns their number.
-    #[inline]
-    fn take_extras(&mut self, extras: &mut Extras) -> Result<u32, Fault> {
-        let mut count = 0;
+    /// Consumes the extra infos after a first request.
+    fn take_extras(&mut self, packet: &mut TxPacket) -> Result<Extras, Fault> {
+        let mut extras = Extras::NONE;
         loop {
             let [first, second, _] = self.ring.consume().ok_or(Fault::ExtraCutShort)?;
             let info = ExtraInfo::from_words([first, second]);
-            count += 1;
+            packet.extras += 1;
             extras.add(info)?;
             if !info.has_more() {
-                return Ok(count);
+                return Ok(extras);
             }
         }
     }
 
-    /// Consumes the requests after the first of a frame of `size` bytes.
-    ///
-    /// Returns the first slot's share, or why the frame is dropped; then all slots are answered.
+    /// Consumes one request after the first of a frame.
     #[inline]
-    fn take_rest(
+    fn take_one(&mut self) -> Result<TxRequest, Fault> {
+        let words = self.ring.consume().ok_or(Fault::ChainCutShort)?;
+        Ok(TxRequest::from_words(words))
+    }
+
+    /// Consumes the requests after the first of a frame into the packet.
+    #[inline]
+    fn take_rest(&mut self, limits: &Limits, packet: &mut TxPacket) -> Result<Rest, Fault> {
+        let mut left = packet.len;
+        loop {
+            let request = self.take_one()?;
+            let slot = TxSlot::from(request);
+            // What the packet has room for is within the fatal limit.
+            let reason = match left.checked_sub(slot.size) {
+                None => DropReason::SlotBeyondFrame,
+                Some(rest) => {
+                    left = rest;
+                    if packet.push(slot) {
+                        if slot.crosses_page() {
+                            return Err(Fault::CrossesPage);
+                        }
+                        if !request.has_more() {
+                            return Ok(Rest::Share(left));
+                        }
+                        continue;
+                    }
+                    DropReason::SlotLimit
+                }
+            };
+            self.discard(limits, packet, request)?;
+            return Ok(Rest::Dropped(reason));
+        }
+    }
+
+    /// Answers what is in the packet, `request` that has no place there, and all that follow them
+    /// in their frame.
+    #[cold]
+    fn discard(
         &mut self,
         limits: &Limits,
-        packet: &mut TxPacket,
-        size: u16,
-    ) -> Result<Result<u16, DropReason>, Fault> {
-        let mut left = size;
-        let mut verdict = None;
-        let mut answered = false;
-        let mut count = 0;
+        packet: &TxPacket,
+        mut request: TxRequest,
+    ) -> Result<(), Fault> {
+        let mut count = packet.slots().len() as u32;
+        self.answer_packet(packet, abi::RSP_ERROR);
         loop {
-            let words = self.ring.consume().ok_or(Fault::ChainCutShort)?;
-            let request = TxRequest::from_words(words);
-            let slot = TxSlot::from(request);
-            count += 1;
             if count > limits.fatal_slots {
                 return Err(Fault::TooManySlots);
             }
-            if slot.crosses_page() {
+            if TxSlot::from(request).crosses_page() {
                 return Err(Fault::CrossesPage);
             }
-            if verdict.is_none() {
-                match left.checked_sub(slot.size) {
-                    Some(rest) => left = rest,
-                    None => verdict = Some(DropReason::SlotBeyondFrame),
-                }
-            }
-            if !packet.push(slot) {
-                // Too long to be remembered: from here on, every slot is answered at once.
-                if !answered {
-                    verdict = verdict.or(Some(DropReason::SlotLimit));
-                    self.answer_packet(packet, abi::RSP_ERROR);
-                    answered = true;
-                }
-                self.answer(slot.id, abi::RSP_ERROR);
-            }
+            self.answer(request.id, abi::RSP_ERROR);
             if !request.has_more() {
-                break;
+                return Ok(());
             }
+            request = self.take_one()?;
+            count += 1;
         }
-        let Some(reason) = verdict else {
-            return Ok(Ok(left));
-        };
-        if !answered {
-            self.answer_packet(packet, abi::RSP_ERROR);
-        }
-        Ok(Err(reason))
     }
 
     /// Drops a frame and answers its slots.
