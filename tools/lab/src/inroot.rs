@@ -49,6 +49,26 @@ fn mount(
     }
 }
 
+/// Device nodes that commands get. They are mounted one by one: a linker or compiler that runs as
+/// root and fails deletes its output, also when that is /dev/null, and it must not be the host's.
+const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom", "tty", "kvm"];
+
+fn touch(path: &CString) -> io::Result<()> {
+    // SAFETY: the string ends in NUL, and the descriptor is closed at once.
+    unsafe {
+        let fd = libc::open(
+            path.as_ptr(),
+            libc::O_CREAT | libc::O_WRONLY | libc::O_CLOEXEC,
+            0o600,
+        );
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        libc::close(fd);
+    }
+    Ok(())
+}
+
 /// Makes the kernel kill the calling process when the thread that started it ends.
 pub fn die_with_parent() -> io::Result<()> {
     // SAFETY: no memory is involved.
@@ -95,15 +115,21 @@ impl InRoot {
     pub fn command(&self, program: impl AsRef<OsStr>) -> Result<Command> {
         let inside = |path: &str| self.root.join(path.trim_start_matches('/'));
         let mut mounts = Vec::new();
-        for (source, target) in [(Path::new("/dev"), "/dev")]
-            .into_iter()
-            .chain(self.binds.iter().map(|(s, t)| (s.as_path(), t.as_str())))
-        {
+        for (source, target) in &self.binds {
             let target = inside(target);
             fs::create_dir_all(&target)
                 .with_context(|| format!("cannot create {}", target.display()))?;
             mounts.push((c_path(source)?, c_path(&target)?));
         }
+        let mut devices = Vec::new();
+        for name in DEVICES {
+            let source = Path::new("/dev").join(name);
+            if source.exists() {
+                devices.push((c_path(&source)?, c_path(&inside("/dev").join(name))?));
+            }
+        }
+        let dev = c_path(&inside("/dev"))?;
+        let tmpfs = CString::new("tmpfs")?;
         let proc_fs = (CString::new("proc")?, c_path(&inside("/proc"))?);
         let slash = CString::new("/")?;
         let none = CString::new("none")?;
@@ -128,6 +154,11 @@ impl InRoot {
             }
             mount(&none, &slash, None, libc::MS_REC | libc::MS_PRIVATE)?;
             mount(&proc_fs.0, &proc_fs.1, Some(&proc_fs.0), 0)?;
+            mount(&tmpfs, &dev, Some(&tmpfs), 0)?;
+            for (source, target) in &devices {
+                touch(target)?;
+                mount(source, target, None, libc::MS_BIND)?;
+            }
             for (source, target) in &mounts {
                 mount(source, target, None, libc::MS_BIND | libc::MS_REC)?;
             }

@@ -149,10 +149,14 @@ impl LabBuilder {
 
     fn boot_line(&self) -> Boot {
         if self.xen {
+            // With XSAVE, vector registers get lost under TCG when Xen switches vCPUs (QEMU 10.0
+            // and 11.1, Xen 4.20): memcpy corrupts, hashes differ. With FXSAVE they do not.
+            // `netback-agent compute` in a guest and in dom0 at once shows it.
             Boot::Xen {
                 xen: format!(
                     "console=com1 com1=115200,8n1 dom0_mem={mib}M,max:{mib}M dom0_max_vcpus={cpus} \
-                     noreboot sched=credit loglvl=all guest_loglvl=all {}",
+                     noreboot sched=credit loglvl=all guest_loglvl=all conring_size=1M {} {}",
+                    if self.kvm { "" } else { "xsave=0" },
                     self.xen_cmdline,
                     mib = self.dom0_memory_mib,
                     cpus = self.cpus

@@ -18,6 +18,7 @@
 pub mod cache;
 pub mod channel;
 pub mod checkout;
+pub mod demo;
 pub mod guest;
 pub mod image;
 pub mod inroot;
@@ -26,6 +27,7 @@ pub mod machine;
 pub mod process;
 pub mod qemu;
 pub mod setup;
+pub mod suite;
 pub mod ui;
 
 pub use checkout::Checkout;

@@ -44,7 +44,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn new(channel: Channel, kernel: Kernel) -> Self {
+    /// The machine behind a channel.
+    pub fn new(channel: Channel, kernel: Kernel) -> Self {
         Self { channel, kernel }
     }
 

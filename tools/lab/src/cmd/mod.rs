@@ -3,12 +3,13 @@
 //! What the `lab` command can do.
 
 mod run;
+mod shell;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use netback_lab::{cache, setup, ui, Checkout, Driver, Kind, Lab, LabBuilder};
+use netback_lab::{cache, demo, setup, suite, ui, Checkout, Driver, Kind, Lab, LabBuilder};
 
 /// Xen, a dom0 and guests in an emulator, to try the netback module in.
 #[derive(Parser)]
@@ -29,6 +30,12 @@ enum Command {
     },
     /// Boot a lab, run a script in dom0, show what it said and dom0's kernel log.
     Run(run::RunArgs),
+    /// Boot a lab and give an interactive shell in dom0.
+    Shell(ShellArgs),
+    /// Show two guests' traffic through the backend.
+    Demo(DemoArgs),
+    /// Run the tests.
+    Test(TestArgs),
     /// Say what the lab is made of and where.
     Info,
     /// Empty the cache.
@@ -72,6 +79,83 @@ impl From<KindName> for Kind {
     }
 }
 
+#[derive(Args)]
+struct ShellArgs {
+    #[command(flatten)]
+    machine: MachineArgs,
+    /// Start no guest.
+    #[arg(long)]
+    no_guest: bool,
+    /// Start a guest of this kind; may be given several times.
+    #[arg(long = "guest", value_enum)]
+    guests: Vec<KindName>,
+    /// Give a shell in the first guest, not in dom0.
+    #[arg(long)]
+    in_guest: bool,
+}
+
+#[derive(Args)]
+struct DemoArgs {
+    /// Which backend to show.
+    #[arg(long, value_enum, default_value = "netback")]
+    driver: DriverName,
+    /// The backend's module parameters.
+    #[arg(long, default_value = "")]
+    params: String,
+}
+
+fn show_demo(args: &DemoArgs) -> Result<ExitCode> {
+    let report = demo::run(args.driver.into(), &args.params)?;
+    println!("{}", report.table());
+    println!(
+        "kernel {}, Xen {}, {:.0} s in all",
+        report.kernel, report.xen, report.seconds
+    );
+    println!("the results are in build/demo/result.json");
+    Ok(match &report.error {
+        None => {
+            println!("demo: ok");
+            ExitCode::SUCCESS
+        }
+        Some(why) => {
+            println!("demo: FAILED: {}", why.lines().next().unwrap_or_default());
+            ExitCode::FAILURE
+        }
+    })
+}
+
+#[derive(Args)]
+struct TestArgs {
+    /// Parts of the names of the tests to run; all tests if there is none.
+    filters: Vec<String>,
+    /// Which backend to test.
+    #[arg(long, value_enum, default_value = "netback")]
+    driver: DriverName,
+    /// The backend's module parameters.
+    #[arg(long, default_value = "")]
+    params: String,
+    /// Only list the tests.
+    #[arg(long)]
+    list: bool,
+}
+
+fn test(args: &TestArgs) -> ExitCode {
+    if args.list {
+        for test in suite::all() {
+            println!("{:<26} {}", test.name, test.about);
+        }
+        return ExitCode::SUCCESS;
+    }
+    let mut context = suite::Context::new(args.driver.into(), &args.params);
+    let tally = suite::run(&mut context, &args.filters);
+    println!("{} passed, {} failed", tally.passed, tally.failed);
+    if tally.failed == 0 && tally.passed > 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
 /// How the machine shall be.
 #[derive(Args)]
 struct MachineArgs {
@@ -101,12 +185,9 @@ struct MachineArgs {
     debug: bool,
 }
 
-/// What the tests' dom0 is told, to catch memory errors.
-pub const DEBUG_CMDLINE: &str = "kfence.sample_interval=10 slub_debug=FZP init_on_free=1";
-
 impl MachineArgs {
     fn builder(&self) -> LabBuilder {
-        let debug = if self.debug { DEBUG_CMDLINE } else { "" };
+        let debug = if self.debug { suite::DEBUG_CMDLINE } else { "" };
         Lab::builder()
             .driver(self.driver.into())
             .parameters(&self.params)
@@ -127,6 +208,9 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         }
         Command::Build { make } => build(&make)?,
         Command::Run(args) => return run::run(&args),
+        Command::Shell(args) => return shell::run(&args),
+        Command::Demo(args) => return show_demo(&args),
+        Command::Test(args) => return Ok(test(&args)),
         Command::Info => info()?,
         Command::Clean => clean()?,
     }

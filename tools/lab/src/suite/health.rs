@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Whether dom0 is well: nothing bad in its log, nothing leaked.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use anyhow::{bail, ensure, Result};
+
+use crate::lab::Lab;
+use crate::process::tail_of;
+
+/// What a healthy kernel does not say.
+const BAD: &[&str] = &[
+    "BUG:",
+    "WARNING:",
+    "KFENCE:",
+    "KASAN:",
+    "Oops",
+    "general protection fault",
+    "Bad page",
+    "Bad rss",
+    "unable to handle",
+    "Unable to handle",
+    "refcount_t:",
+    "Poison overwritten",
+    "Redzone",
+    "Object corrupt",
+    "Freepointer corrupt",
+    "list_add corruption",
+    "list_del corruption",
+    "INFO: task",
+    "rcu: INFO",
+    "detected stall",
+    "soft lockup",
+    "scheduling while atomic",
+    "sleeping function called",
+    "NETDEV WATCHDOG",
+    "unregister_netdevice: waiting",
+    "Call Trace:",
+    "panicked at",
+    "hw csum failure",
+    "bad checksum",
+];
+
+/// Taint that only trouble causes: bad page, died, warned, soft lockup.
+const BAD_TAINT: u64 = (1 << 5) | (1 << 7) | (1 << 9) | (1 << 14);
+
+/// A place in dom0's log.
+pub struct Mark(String);
+
+impl Mark {
+    /// Marks where `name` begins.
+    pub fn set(lab: &Lab, name: &str) -> Result<Self> {
+        let text = format!("lab: test {name} begins");
+        lab.dom0().run(&format!("echo '<6>{text}' > /dev/kmsg"))?;
+        Ok(Self(text))
+    }
+}
+
+/// Lines of a kernel log that tell of trouble.
+pub fn bad_lines(log: &str) -> Vec<&str> {
+    log.lines()
+        .filter(|line| BAD.iter().any(|bad| line.contains(bad)))
+        .collect()
+}
+
+/// dom0's log since `mark`, or all of it.
+pub fn log_since(lab: &Lab, mark: Option<&Mark>) -> Result<String> {
+    let log = lab.dmesg()?;
+    Ok(match mark.and_then(|m| log.rfind(&m.0)) {
+        Some(at) => log[at..].to_owned(),
+        None => log,
+    })
+}
+
+/// Fails if dom0's log since `mark` tells of trouble.
+pub fn check(lab: &Lab, mark: Option<&Mark>) -> Result<()> {
+    let log = log_since(lab, mark)?;
+    let bad = bad_lines(&log);
+    if let Some(first) = bad.first() {
+        let at = log.find(first).unwrap_or(0);
+        let around: Vec<&str> = log[at..].lines().take(40).collect();
+        bail!(
+            "dom0's kernel log has {} bad lines, the first is:\n{}",
+            bad.len(),
+            around.join("\n")
+        );
+    }
+    let taint: u64 = lab
+        .dom0()
+        .read("/proc/sys/kernel/tainted")?
+        .trim()
+        .parse()?;
+    ensure!(
+        taint & BAD_TAINT == 0,
+        "dom0's kernel is tainted by trouble ({taint}); its log ends with:\n{}",
+        tail_of(&log, 20)
+    );
+    Ok(())
+}
+
+/// What could leak, counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counters {
+    counts: BTreeMap<String, i64>,
+}
+
+/// Prints `name value` lines. Freed memory is only seen as free after RCU and the page caches of
+/// sockets have had their turn.
+const COUNT_SCRIPT: &str = r#"
+sync; echo 3 > /proc/sys/vm/drop_caches
+for c in /sys/kernel/slab/*/shrink; do echo 1 > $c; done 2>/dev/null
+awk '/^(SUnreclaim|VmallocUsed|Percpu|KernelStack):/ { sub(":", "", $1); print $1, $2 }' /proc/meminfo
+echo evtchn $(lsevtchn 0 | wc -l)
+echo irqs $(grep -c xen-dyn /proc/interrupts)
+echo threads $(ls -d /proc/[0-9]* | wc -l)
+echo netdevs $(ls /sys/class/net | wc -l)
+echo vifs $(ls /sys/bus/xen-backend/devices | grep -c '^vif-')
+xl dmesg -c > /dev/null
+xl debug-keys g
+xl dmesg > /run/grants
+echo grants $(grep -c '^(XEN) *\[0x' /run/grants)
+"#;
+
+/// How much each count may grow without that being a leak: (name, allowance, per repetition).
+const ALLOWED: &[(&str, i64, f64)] = &[
+    // KiB. Slabs keep partly used pages, and KFENCE and poisoning make all of them larger.
+    ("SUnreclaim", 1024, 0.5),
+    ("VmallocUsed", 64, 0.0),
+    ("Percpu", 64, 0.0),
+    ("KernelStack", 64, 0.0),
+    ("threads", 2, 0.0),
+];
+
+impl Counters {
+    /// Counts now, after letting deferred work end.
+    pub fn take(lab: &Lab) -> Result<Self> {
+        std::thread::sleep(Duration::from_secs(2));
+        let output = lab.dom0().run_within(COUNT_SCRIPT, lab.limit(120))?;
+        let mut counts = BTreeMap::new();
+        for line in output.stdout.lines() {
+            if let Some((name, value)) = line.split_once(' ') {
+                counts.insert(name.to_owned(), value.trim().parse()?);
+            }
+        }
+        ensure!(
+            counts.contains_key("grants"),
+            "counting failed: {}{}",
+            output.stdout,
+            output.stderr
+        );
+        Ok(Self { counts })
+    }
+
+    /// What grew more since `before` than `repetitions` of something harmless explain.
+    pub fn leaks(&self, before: &Self, repetitions: u32) -> Vec<String> {
+        self.counts
+            .iter()
+            .filter_map(|(name, now)| {
+                let was = before.counts.get(name)?;
+                let allowed = ALLOWED
+                    .iter()
+                    .find(|(n, ..)| n == name)
+                    .map_or(0, |(_, fixed, each)| {
+                        fixed + (each * f64::from(repetitions)) as i64
+                    });
+                (now - was > allowed)
+                    .then(|| format!("{name} grew from {was} to {now} (allowed: {allowed} more)"))
+            })
+            .collect()
+    }
+
+    /// Fails if something leaked since `before`.
+    pub fn check(&self, before: &Self, repetitions: u32) -> Result<()> {
+        let leaks = self.leaks(before, repetitions);
+        ensure!(
+            leaks.is_empty(),
+            "leaked in {repetitions} repetitions: {}",
+            leaks.join("; ")
+        );
+        Ok(())
+    }
+}
+
+impl fmt::Display for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts: Vec<String> = self
+            .counts
+            .iter()
+            .map(|(n, v)| format!("{n} {v}"))
+            .collect();
+        write!(f, "{}", parts.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counters(pairs: &[(&str, i64)]) -> Counters {
+        Counters {
+            counts: pairs.iter().map(|(n, v)| ((*n).to_owned(), *v)).collect(),
+        }
+    }
+
+    #[test]
+    fn trouble_is_found_and_boot_messages_are_not_trouble() {
+        let log = "[ 0.1] kfence: initialized - using 2097152 bytes\n[ 1.0] netback: loaded\n\
+                   [ 2.0] BUG: KFENCE: use-after-free read in x\n";
+        assert_eq!(bad_lines(log).len(), 1);
+        assert!(bad_lines(&log[..80]).is_empty());
+    }
+
+    #[test]
+    fn one_grant_more_is_a_leak_and_a_little_slab_is_not() {
+        let before = counters(&[("grants", 40), ("SUnreclaim", 10_000)]);
+        assert!(counters(&[("grants", 40), ("SUnreclaim", 10_900)])
+            .check(&before, 200)
+            .is_ok());
+        assert!(counters(&[("grants", 41), ("SUnreclaim", 10_000)])
+            .check(&before, 200)
+            .is_err());
+        assert!(counters(&[("grants", 40), ("SUnreclaim", 12_000)])
+            .check(&before, 200)
+            .is_err());
+        assert!(counters(&[("grants", 39), ("SUnreclaim", 9_000)])
+            .check(&before, 200)
+            .is_ok());
+    }
+}

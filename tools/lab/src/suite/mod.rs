@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The lab tests: named, each with the reports, warnings and leaks that it must not cause.
+
+mod basic;
+mod churn;
+pub mod health;
+mod loading;
+mod offload;
+pub mod traffic;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+
+use crate::guest::{Guest, Kind};
+use crate::lab::{Driver, Lab, LabBuilder};
+use crate::ui;
+
+/// What dom0 is told so that memory errors show.
+pub const DEBUG_CMDLINE: &str = "kfence.sample_interval=10 slub_debug=FZP init_on_free=1";
+
+/// One test.
+pub struct Test {
+    /// What it is called.
+    pub name: &'static str,
+    /// What it shows, for `lab test --list`.
+    pub about: &'static str,
+    run: fn(&mut Context) -> Result<()>,
+}
+
+const fn test(
+    name: &'static str,
+    about: &'static str,
+    run: fn(&mut Context) -> Result<()>,
+) -> Test {
+    Test { name, about, run }
+}
+
+/// All tests, in the order in which they run.
+pub fn all() -> Vec<Test> {
+    let mut tests = Vec::new();
+    tests.extend(loading::tests());
+    tests.extend(basic::tests());
+    tests.extend(offload::tests());
+    tests.extend(churn::tests());
+    tests
+}
+
+/// What tests share: a lab and guests that stay up from one to the next.
+pub struct Context {
+    driver: Driver,
+    parameters: String,
+    lab: Option<Lab>,
+    guests: HashMap<&'static str, Arc<Guest>>,
+    logs: Vec<PathBuf>,
+    seed: u64,
+}
+
+impl Context {
+    /// Tests of `driver`, loaded with `parameters`.
+    pub fn new(driver: Driver, parameters: &str) -> Self {
+        Self {
+            driver,
+            parameters: parameters.to_owned(),
+            lab: None,
+            guests: HashMap::new(),
+            logs: Vec::new(),
+            seed: 1,
+        }
+    }
+
+    /// Which backend is tested.
+    pub fn driver(&self) -> Driver {
+        self.driver
+    }
+
+    /// A lab as tests want it, not booted yet.
+    pub fn builder(&self) -> LabBuilder {
+        Lab::builder()
+            .driver(self.driver)
+            .parameters(&self.parameters)
+            .dom0_cmdline(DEBUG_CMDLINE)
+            .name("test")
+    }
+
+    /// The lab, booted if need be.
+    pub fn lab(&mut self) -> Result<Lab> {
+        if let Some(lab) = &self.lab {
+            return Ok(lab.clone());
+        }
+        let lab = self.builder().boot()?;
+        self.logs.push(lab.dir().to_owned());
+        self.lab = Some(lab.clone());
+        Ok(lab)
+    }
+
+    /// A guest of this kind that tests share, started if need be.
+    pub fn guest(&mut self, kind: Kind) -> Result<Arc<Guest>> {
+        if let Some(guest) = self.guests.get(kind.name()) {
+            return Ok(guest.clone());
+        }
+        let guest = Arc::new(self.lab()?.guest().kind(kind).start()?);
+        self.guests.insert(kind.name(), guest.clone());
+        Ok(guest)
+    }
+
+    /// Destroys the shared guests.
+    pub fn drop_guests(&mut self) -> Result<()> {
+        for (_, guest) in self.guests.drain() {
+            guest.destroy()?;
+        }
+        Ok(())
+    }
+
+    /// A seed for a payload that was not sent before.
+    pub fn seed(&mut self) -> u64 {
+        self.seed += 1;
+        self.seed
+    }
+
+    /// Gives the lab up, so that the next test gets a fresh one.
+    pub fn reset(&mut self) {
+        if let Some(lab) = self.lab.take() {
+            if let Err(e) = lab.keep_guest_logs() {
+                tracing::info!("cannot keep the guests' logs: {e:#}");
+            }
+        }
+        self.guests.clear();
+    }
+
+    fn tails(&self) -> String {
+        let mut text = String::new();
+        if let Some(lab) = &self.lab {
+            text.push_str(&lab.tails());
+            text.push_str(&format!(
+                "\nall logs of this run are in {}",
+                lab.dir().display()
+            ));
+        }
+        for guest in self.guests.values() {
+            let console = guest.console_log().unwrap_or_default();
+            let tail = crate::process::tail_of(&console, 12);
+            text.push_str(&format!(
+                "\n--- the end of {}'s console ---\n{tail}",
+                guest.name()
+            ));
+        }
+        text
+    }
+
+    /// Runs one test between two looks at the health of dom0 and the guests.
+    fn run(&mut self, test: &Test) -> Result<()> {
+        let mark = match &self.lab {
+            Some(lab) => Some(health::Mark::set(lab, test.name)?),
+            None => None,
+        };
+        let outcome = (test.run)(self);
+        let healthy = match &self.lab {
+            Some(lab) => health::check(lab, mark.as_ref()).context("after the test"),
+            None => Ok(()),
+        };
+        // A report in the log tells more than what failed because of it.
+        match (outcome, healthy) {
+            (Ok(()), healthy) => healthy,
+            (Err(e), Ok(())) => Err(e),
+            (Err(e), Err(report)) => Err(report.context(format!("{e:#}"))),
+        }
+    }
+}
+
+/// What a run came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Tests that passed.
+    pub passed: usize,
+    /// Tests that did not.
+    pub failed: usize,
+}
+
+/// Runs the tests whose name contains one of `filters` (all, if there is none).
+pub fn run(context: &mut Context, filters: &[String]) -> Tally {
+    let mut tally = Tally::default();
+    let mut failures = Vec::new();
+    for test in select(all(), filters) {
+        ui::note(format!("test {} ...", test.name));
+        let start = Instant::now();
+        let outcome = context.run(&test);
+        let took = start.elapsed().as_secs_f64();
+        match outcome {
+            Ok(()) => {
+                tally.passed += 1;
+                println!("ok      {} ({took:.1} s)", test.name);
+            }
+            Err(e) => {
+                tally.failed += 1;
+                println!("FAILED  {} ({took:.1} s): {e:#}", test.name);
+                println!("{}", context.tails());
+                failures.push(test.name);
+                context.reset();
+            }
+        }
+    }
+    context.reset();
+    if !failures.is_empty() {
+        println!("failed: {}", failures.join(", "));
+    }
+    tally
+}
+
+fn select(tests: Vec<Test>, filters: &[String]) -> Vec<Test> {
+    let wanted =
+        |name: &str| filters.is_empty() || filters.iter().any(|f| name.contains(f.as_str()));
+    tests.into_iter().filter(|t| wanted(t.name)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_filters_select() {
+        let tests = all();
+        let names: std::collections::HashSet<_> = tests.iter().map(|t| t.name).collect();
+        assert_eq!(names.len(), tests.len());
+        assert!(select(all(), &["mtu".into()])
+            .iter()
+            .all(|t| t.name.contains("mtu")));
+        assert!(select(all(), &["no such test".into()]).is_empty());
+        assert_eq!(select(all(), &[]).len(), tests.len());
+    }
+}

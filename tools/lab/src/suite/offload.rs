@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Offloads, each on and off at either end, and frame sizes.
+
+use anyhow::{ensure, Context as _, Result};
+
+use super::traffic::{both_ways, datagrams, ping, FrameSizes, DOM0, MIB};
+use super::{test, Context, Test};
+use crate::guest::{Guest, Kind};
+use crate::lab::Lab;
+use crate::machine::Machine;
+
+pub fn tests() -> Vec<Test> {
+    vec![
+        test(
+            "offload-guest",
+            "each offload of the guest's interface off, and all of them",
+            guest_side,
+        ),
+        test(
+            "offload-dom0",
+            "each offload of dom0's vif off, and all of them",
+            dom0_side,
+        ),
+        test(
+            "gso",
+            "frames of up to 64 KiB cross in one piece, both ways",
+            gso,
+        ),
+        test("mtu-1500", "MTU 1500", |c| mtu(c, 1500)),
+        test("mtu-9000", "MTU 9000", |c| mtu(c, 9000)),
+        test("mtu-65517", "MTU 65517", |c| mtu(c, 65_517)),
+    ]
+}
+
+/// Features by the names that ethtool -k prints, each of which is tried off.
+const FEATURES: &[&str] = &[
+    "tx-checksumming",
+    "rx-checksumming",
+    "scatter-gather",
+    "tcp-segmentation-offload",
+    "generic-segmentation-offload",
+    "generic-receive-offload",
+];
+
+/// The name under which `ethtool -K` takes what `ethtool -k` calls `feature`.
+fn short(feature: &str) -> &'static str {
+    match feature {
+        "tx-checksumming" => "tx",
+        "rx-checksumming" => "rx",
+        "scatter-gather" => "sg",
+        "tcp-segmentation-offload" => "tso",
+        "generic-segmentation-offload" => "gso",
+        _ => "gro",
+    }
+}
+
+/// Features that `ethtool -k` shows as on and changeable.
+fn switchable(listing: &str) -> Vec<&'static str> {
+    FEATURES
+        .iter()
+        .copied()
+        .filter(|feature| {
+            listing.lines().any(|l| {
+                l.strip_prefix(feature)
+                    .is_some_and(|rest| rest.trim() == ": on")
+            })
+        })
+        .collect()
+}
+
+fn on(listing: &str, feature: &str) -> bool {
+    listing.lines().any(|l| {
+        l.trim_start()
+            .strip_prefix(feature)
+            .is_some_and(|rest| rest.starts_with(": on"))
+    })
+}
+
+/// Turns features off, one by one and then all, and on again, with traffic after each step.
+fn toggle(
+    context: &mut Context,
+    lab: &Lab,
+    guest: &Guest,
+    at: &Machine,
+    interface: &str,
+) -> Result<()> {
+    let show = format!("ethtool -k {interface}");
+    let features = switchable(&at.run(&show)?.stdout);
+    ensure!(
+        features.contains(&"tx-checksumming") && features.contains(&"tcp-segmentation-offload"),
+        "{interface} offers only {features:?}; checksum and segmentation offload are missing"
+    );
+    let mut sets: Vec<Vec<&str>> = features.iter().map(|f| vec![*f]).collect();
+    sets.push(features.clone());
+    for set in sets {
+        let words = |state: &str| -> String {
+            set.iter()
+                .map(|f| format!(" {} {state}", short(f)))
+                .collect()
+        };
+        at.run(&format!("ethtool -K {interface}{}", words("off")))?;
+        let listing = at.run(&show)?.stdout;
+        for feature in &set {
+            ensure!(
+                !on(&listing, feature),
+                "{feature} of {interface} does not go off"
+            );
+        }
+        both_ways(lab, guest, 8 * MIB, context.seed())
+            .with_context(|| format!("with {set:?} off"))?;
+        datagrams(lab, guest, 20, 1400, context.seed())
+            .with_context(|| format!("with {set:?} off"))?;
+        at.run(&format!("ethtool -K {interface}{}", words("on")))?;
+    }
+    let listing = at.run(&show)?.stdout;
+    for feature in features {
+        ensure!(
+            on(&listing, feature),
+            "{feature} of {interface} does not come on again"
+        );
+    }
+    both_ways(lab, guest, 16 * MIB, context.seed()).context("with everything on again")?;
+    Ok(())
+}
+
+fn guest_side(context: &mut Context) -> Result<()> {
+    let guest = context.guest(Kind::Pv)?;
+    let lab = context.lab()?;
+    toggle(context, &lab, &guest, &guest, "eth0")
+}
+
+fn dom0_side(context: &mut Context) -> Result<()> {
+    let guest = context.guest(Kind::Pv)?;
+    let lab = context.lab()?;
+    let vif = guest.vif_name(0)?;
+    toggle(context, &lab, &guest, &lab.dom0(), &vif)
+}
+
+/// Bytes per frame below which segmentation was not left to the other side.
+const LARGE_FRAME: u64 = 8_000;
+
+fn gso(context: &mut Context) -> Result<()> {
+    for kind in [Kind::Pv, Kind::Pvh] {
+        let guest = context.guest(kind)?;
+        let lab = context.lab()?;
+        let sizes = FrameSizes::begin(&lab, &guest.vif_name(0)?)?;
+        crate::machine::transfer(
+            &guest,
+            &lab.dom0(),
+            DOM0,
+            32 * MIB,
+            context.seed(),
+            lab.limit(120),
+        )?;
+        let (from_guest, _) = sizes.end(&lab)?;
+        let sizes = FrameSizes::begin(&lab, &guest.vif_name(0)?)?;
+        crate::machine::transfer(
+            &lab.dom0(),
+            &guest,
+            &guest.address(),
+            32 * MIB,
+            context.seed(),
+            lab.limit(120),
+        )?;
+        let (_, to_guest) = sizes.end(&lab)?;
+        ensure!(
+            from_guest >= LARGE_FRAME && to_guest >= LARGE_FRAME,
+            "{} bytes in a frame from the guest and {to_guest} to it, where {LARGE_FRAME} and more were expected",
+            from_guest
+        );
+    }
+    Ok(())
+}
+
+fn mtu(context: &mut Context, mtu: u32) -> Result<()> {
+    let guest = context.guest(Kind::Pv)?;
+    let lab = context.lab()?;
+    let vif = guest.vif_name(0)?;
+    let set = |value: u32| -> Result<()> {
+        lab.dom0().run(&format!(
+            "ip link set {vif} mtu {value} && ip link set br0 mtu {value}"
+        ))?;
+        guest.run(&format!("ip link set eth0 mtu {value}"))?;
+        Ok(())
+    };
+    set(mtu)?;
+    let outcome = (|| {
+        let limit = lab.limit(120);
+        // As large as the MTU allows, and just beyond that.
+        ping(&guest, DOM0, 5, mtu - 28, limit)?;
+        ping(&lab.dom0(), &guest.address(), 5, mtu - 28, limit)?;
+        if mtu < 60_000 {
+            ping(&guest, DOM0, 5, mtu - 27, limit)?;
+        }
+        datagrams(&lab, &guest, 50, (mtu - 28).min(60_000), context.seed())?;
+        both_ways(&lab, &guest, 32 * MIB, context.seed())?;
+        // Without segmentation offload, frames are as large as the MTU and no larger.
+        guest.run("ethtool -K eth0 tso off gso off")?;
+        let outcome = both_ways(&lab, &guest, 16 * MIB, context.seed())
+            .context("without segmentation offload");
+        guest.run("ethtool -K eth0 tso on gso on")?;
+        outcome.map(drop)
+    })();
+    // Other guests share the bridge: 1500 is what they have.
+    let restored = set(1500);
+    outcome
+        .and(restored)
+        .with_context(|| format!("with MTU {mtu}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_in_a_listing() {
+        let listing = "Features for eth0:\nrx-checksumming: on [fixed]\ntx-checksumming: on\n\
+                       \ttx-checksum-ipv4: on\nscatter-gather: off\ntcp-segmentation-offload: on\n";
+        assert_eq!(
+            switchable(listing),
+            ["tx-checksumming", "tcp-segmentation-offload"]
+        );
+        assert!(on(listing, "rx-checksumming") && !on(listing, "scatter-gather"));
+    }
+}

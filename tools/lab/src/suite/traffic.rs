@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Traffic between machines, checked at both ends.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{ensure, Context, Result};
+use netback_proto::NetRole;
+
+use crate::guest::Guest;
+use crate::lab::Lab;
+use crate::machine::{transfer, Machine, NetTest, Transfer};
+
+/// dom0's address on the bridge.
+pub const DOM0: &str = "10.0.0.1";
+/// dom0's IPv6 address on the bridge.
+pub const DOM0_V6: &str = "fd00::1";
+/// One MiB.
+pub const MIB: u64 = 1 << 20;
+
+/// Pings from one machine to an address with a payload of `size` bytes.
+pub fn ping(from: &Machine, address: &str, count: u32, size: u32, limit: Duration) -> Result<()> {
+    let family = if address.contains(':') { "-6" } else { "-4" };
+    from.run_within(
+        &format!("ping {family} -A -c {count} -s {size} -W 5 {address}"),
+        limit,
+    )
+    .with_context(|| format!("{count} pings of {size} bytes to {address}"))?;
+    Ok(())
+}
+
+/// Sends `bytes` from a guest to dom0 and from dom0 to the guest.
+pub fn both_ways(lab: &Lab, guest: &Guest, bytes: u64, seed: u64) -> Result<(Transfer, Transfer)> {
+    let limit = lab.limit(240);
+    let dom0 = lab.dom0();
+    let out = transfer(guest, &dom0, DOM0, bytes, seed * 2, limit)
+        .with_context(|| format!("{} to dom0", guest.name()))?;
+    let back = transfer(&dom0, guest, &guest.address(), bytes, seed * 2 + 1, limit)
+        .with_context(|| format!("dom0 to {}", guest.name()))?;
+    Ok((out, back))
+}
+
+/// A counter of an interface in dom0.
+pub fn statistic(lab: &Lab, interface: &str, name: &str) -> Result<u64> {
+    let path = format!("/sys/class/net/{interface}/statistics/{name}");
+    Ok(lab.dom0().read(&path)?.trim().parse()?)
+}
+
+/// Average size of the frames that an interface has received and sent, between two looks.
+pub struct FrameSizes {
+    interface: String,
+    before: [u64; 4],
+}
+
+const FRAME_COUNTERS: [&str; 4] = ["rx_bytes", "rx_packets", "tx_bytes", "tx_packets"];
+
+impl FrameSizes {
+    fn look(lab: &Lab, interface: &str) -> Result<[u64; 4]> {
+        let mut out = [0; 4];
+        for (value, name) in out.iter_mut().zip(FRAME_COUNTERS) {
+            *value = statistic(lab, interface, name)?;
+        }
+        Ok(out)
+    }
+
+    /// Begins to count.
+    pub fn begin(lab: &Lab, interface: &str) -> Result<Self> {
+        Ok(Self {
+            interface: interface.to_owned(),
+            before: Self::look(lab, interface)?,
+        })
+    }
+
+    /// Bytes per frame since then, from the guest and to the guest.
+    pub fn end(&self, lab: &Lab) -> Result<(u64, u64)> {
+        let now = Self::look(lab, &self.interface)?;
+        let grown = |i: usize| now[i].saturating_sub(self.before[i]);
+        Ok((grown(0) / grown(1).max(1), grown(2) / grown(3).max(1)))
+    }
+}
+
+/// Sends datagrams both ways and wants each of them to arrive as it was.
+pub fn datagrams(lab: &Lab, guest: &Guest, count: u32, size: u32, seed: u64) -> Result<()> {
+    let limit = lab.limit(120);
+    let dom0 = lab.dom0();
+    let guest_address = guest.address();
+    let ways: [(&Machine, &Machine, &str); 2] =
+        [(guest, &dom0, DOM0), (&dom0, guest, &guest_address)];
+    for (from, to, address) in ways {
+        let at = SocketAddr::new(address.parse()?, 30_000 + (seed % 10_000) as u16);
+        let receiver = to.net(NetRole::UdpReceive { at }, limit)?;
+        let role = NetRole::UdpSend {
+            to: at,
+            count,
+            size,
+            seed,
+            gap_us: 2_000,
+        };
+        let sent = from.net(role, limit)?.wait()?;
+        let received = receiver.wait()?;
+        ensure!(
+            sent.digest == received.digest && sent.datagrams == received.datagrams,
+            "of {} datagrams of {size} bytes to {address} {} arrived, or they had changed",
+            sent.datagrams,
+            received.datagrams
+        );
+    }
+    Ok(())
+}
+
+/// A transfer that goes on while something else happens.
+pub struct Background {
+    sender: NetTest,
+    receiver: NetTest,
+    bytes: u64,
+}
+
+impl Background {
+    /// Begins to send `bytes`.
+    pub fn begin(
+        from: &Machine,
+        to: &Machine,
+        address: &str,
+        bytes: u64,
+        seed: u64,
+        limit: Duration,
+    ) -> Result<Self> {
+        let at = SocketAddr::new(address.parse()?, 40_000 + (seed % 10_000) as u16);
+        let receiver = to.net(NetRole::TcpReceive { at }, limit)?;
+        let sender = from.net(
+            NetRole::TcpSend {
+                to: at,
+                bytes,
+                seed,
+            },
+            limit,
+        )?;
+        Ok(Self {
+            sender,
+            receiver,
+            bytes,
+        })
+    }
+
+    /// Waits for the end and wants everything to have arrived.
+    pub fn whole(self) -> Result<()> {
+        let sent = self.sender.wait().context("sending")?;
+        let received = self.receiver.wait().context("receiving")?;
+        ensure!(
+            received.bytes == self.bytes && received.digest == sent.digest,
+            "of {} bytes {} arrived, or they had changed",
+            self.bytes,
+            received.bytes
+        );
+        Ok(())
+    }
+
+    /// Does not care for the end: a machine that took part is gone.
+    pub fn abandon(self) {}
+}
