@@ -49,11 +49,13 @@ pub enum XenbusState {
     Reconfiguring = 7,
     /// Backend: has taken note of the change.
     Reconfigured = 8,
+    /// No state at all, but what the other end wrote.
+    Invalid = 9,
 }
 
 impl XenbusState {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Unknown,
         Self::Initialising,
         Self::InitWait,
@@ -63,11 +65,13 @@ impl XenbusState {
         Self::Closed,
         Self::Reconfiguring,
         Self::Reconfigured,
+        Self::Invalid,
     ];
 
-    /// The state of a number in xenstore; what is not a state is unknown.
+    /// The state of a number in xenstore. None at all is not invalid but unknown, number 0.
     pub const fn new(number: u32) -> Self {
         match number {
+            0 => Self::Unknown,
             1 => Self::Initialising,
             2 => Self::InitWait,
             3 => Self::Initialised,
@@ -76,7 +80,7 @@ impl XenbusState {
             6 => Self::Closed,
             7 => Self::Reconfiguring,
             8 => Self::Reconfigured,
-            _ => Self::Unknown,
+            _ => Self::Invalid,
         }
     }
 
@@ -97,6 +101,7 @@ impl XenbusState {
             Self::Closed => "Closed",
             Self::Reconfiguring => "Reconfiguring",
             Self::Reconfigured => "Reconfigured",
+            Self::Invalid => "Invalid",
         }
     }
 }
@@ -346,7 +351,7 @@ pub fn on_frontend(backend: Backend, frontend: XenbusState, conditions: Conditio
             steps.walk_to_closed();
             steps.push(Action::Unregister, Backend::Closed);
         }
-        XenbusState::InitWait | XenbusState::Reconfigured => {
+        XenbusState::InitWait | XenbusState::Reconfigured | XenbusState::Invalid => {
             steps.push(Action::Complain, backend);
         }
     }

@@ -631,10 +631,10 @@ pub fn lifecycle(data: &[u8]) {
             hotplug: event & 32 != 0,
         };
         let steps = match event & 15 {
-            number @ 0..=8 => {
+            number @ 0..=9 => {
                 lifecycle::on_frontend(state, XenbusState::new(u32::from(number)), conditions)
             }
-            9..=11 => lifecycle::on_hotplug(state),
+            10..=11 => lifecycle::on_hotplug(state),
             12 => {
                 state = walk(state, lifecycle::on_remove(state), || false);
                 assert!(!state.has_rings());

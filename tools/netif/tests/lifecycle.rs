@@ -95,7 +95,7 @@ fn expected(backend: Backend, frontend: X) -> (Vec<Action>, Backend) {
         }
 
         // Not a frontend's states.
-        (any, X::InitWait | X::Reconfigured) => (vec![Complain], any),
+        (any, X::InitWait | X::Reconfigured | X::Invalid) => (vec![Complain], any),
     }
 }
 
@@ -320,6 +320,6 @@ fn states_have_the_numbers_of_xenbus() {
         assert_eq!(format!("{state:?}"), state.as_str());
     }
     for number in [9, 100, u32::MAX] {
-        assert_eq!(X::new(number), X::Unknown);
+        assert_eq!(X::new(number), X::Invalid);
     }
 }
