@@ -12,6 +12,10 @@ use netback_proto::{Hasher, NetReport, NetRole, Source};
 const BUFFER: usize = 128 * 1024;
 /// Payload of the datagram that ends a series.
 const CLOSING: &[u8] = b"netback-lab: end";
+/// How often a datagram is sent at most.
+const TRIES: u32 = 8;
+/// How long an answer may take; emulated machines are slow.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Plays `role`; `ready` is called once a listening end may be connected to.
 pub fn play(role: &NetRole, limit: Duration, ready: impl FnOnce()) -> Result<NetReport> {
@@ -24,14 +28,7 @@ pub fn play(role: &NetRole, limit: Duration, ready: impl FnOnce()) -> Result<Net
             count,
             size,
             seed,
-            gap_us,
-        } => udp_send(
-            to,
-            count,
-            size as usize,
-            seed,
-            Duration::from_micros(gap_us),
-        ),
+        } => udp_send(to, count, size as usize, seed, limit),
     }
 }
 
@@ -83,6 +80,7 @@ fn tcp_receive(at: SocketAddr, limit: Duration, ready: impl FnOnce()) -> Result<
     Ok(NetReport {
         bytes,
         datagrams: 0,
+        repeats: 0,
         digest: hasher.digest(),
         nanoseconds: start.elapsed().as_nanos() as u64,
     })
@@ -121,6 +119,7 @@ fn tcp_send(to: SocketAddr, bytes: u64, seed: u64, limit: Duration) -> Result<Ne
     Ok(NetReport {
         bytes: sent,
         datagrams: 0,
+        repeats: 0,
         digest: hasher.digest(),
         nanoseconds: start.elapsed().as_nanos() as u64,
     })
@@ -132,6 +131,7 @@ fn datagram_hash(data: &[u8]) -> u128 {
     hasher.digest()
 }
 
+/// Answers every datagram with its hash, until the closing one or the end of `limit`.
 fn udp_receive(at: SocketAddr, limit: Duration, ready: impl FnOnce()) -> Result<NetReport> {
     let begun = Instant::now();
     let socket = UdpSocket::bind(at).with_context(|| format!("cannot listen on {at}"))?;
@@ -140,36 +140,34 @@ fn udp_receive(at: SocketAddr, limit: Duration, ready: impl FnOnce()) -> Result<
     let mut first = None;
     let mut buffer = vec![0; 64 * 1024];
     loop {
-        let patience = if first.is_some() {
-            Duration::from_secs(1)
-        } else {
-            limit
-        };
-        socket.set_read_timeout(Some(patience.min(left(begun, limit)?)))?;
-        let n = match socket.recv(&mut buffer) {
-            Ok(n) => n,
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
+        socket.set_read_timeout(Some(left(begun, limit)?))?;
+        let (n, from) = match socket.recv_from(&mut buffer) {
+            Ok(received) => received,
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => continue,
             Err(e) => return Err(e).context("cannot receive"),
         };
         if &buffer[..n] == CLOSING {
-            break;
+            return Ok(report);
         }
+        let hash = datagram_hash(&buffer[..n]);
+        // An answer that is lost is asked for again.
+        let _ = socket.send_to(&hash.to_le_bytes(), from);
         let start = *first.get_or_insert_with(Instant::now);
         report.bytes += n as u64;
         report.datagrams += 1;
-        report.digest = report.digest.wrapping_add(datagram_hash(&buffer[..n]));
         report.nanoseconds = start.elapsed().as_nanos() as u64;
     }
-    Ok(report)
 }
 
+/// Sends each datagram until the receiver has answered with the right hash.
 fn udp_send(
     to: SocketAddr,
     count: u32,
     size: usize,
     seed: u64,
-    gap: Duration,
+    limit: Duration,
 ) -> Result<NetReport> {
+    let begun = Instant::now();
     let at: SocketAddr = if to.is_ipv4() {
         ([0, 0, 0, 0], 0).into()
     } else {
@@ -179,23 +177,52 @@ fn udp_send(
     socket
         .connect(to)
         .with_context(|| format!("no way to {to}"))?;
-    let start = Instant::now();
     let mut source = Source::new(seed);
     let mut report = NetReport::default();
-    let mut buffer = vec![0; size];
-    for _ in 0..count {
+    let (mut buffer, mut answer) = (vec![0; size], [0; 64]);
+    for number in 0..count {
         source.fill(&mut buffer);
-        socket.send(&buffer).context("cannot send")?;
+        let hash = datagram_hash(&buffer);
+        let mut tries = 0;
+        loop {
+            left(begun, limit)?;
+            if tries == TRIES {
+                bail!("datagram {number} of {size} bytes was sent {TRIES} times and not once answered with its hash");
+            }
+            tries += 1;
+            // A full queue on the way is what trying again is for.
+            let _ = socket.send(&buffer);
+            if answered(&socket, &mut answer, hash)? {
+                break;
+            }
+            report.repeats += 1;
+        }
         report.bytes += size as u64;
         report.datagrams += 1;
-        report.digest = report.digest.wrapping_add(datagram_hash(&buffer));
-        if !gap.is_zero() {
-            std::thread::sleep(gap);
-        }
+        report.digest = report.digest.wrapping_add(hash);
     }
-    report.nanoseconds = start.elapsed().as_nanos() as u64;
+    report.nanoseconds = begun.elapsed().as_nanos() as u64;
     for _ in 0..3 {
-        socket.send(CLOSING).context("cannot send")?;
+        // The first that arrives ends the receiver, and then the others are refused.
+        let _ = socket.send(CLOSING);
     }
     Ok(report)
+}
+
+/// Waits for the answer `hash`; earlier answers that come late are passed over.
+fn answered(socket: &UdpSocket, buffer: &mut [u8], hash: u128) -> Result<bool> {
+    let begun = Instant::now();
+    while let Some(patience) = PATIENCE
+        .checked_sub(begun.elapsed())
+        .filter(|p| !p.is_zero())
+    {
+        socket.set_read_timeout(Some(patience))?;
+        match socket.recv(buffer) {
+            Ok(n) if buffer[..n] == hash.to_le_bytes() => return Ok(true),
+            Ok(_) => {}
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
+            Err(e) => return Err(e).context("cannot receive answers"),
+        }
+    }
+    Ok(false)
 }

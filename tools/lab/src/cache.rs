@@ -74,6 +74,20 @@ impl Cache {
         Ok(path)
     }
 
+    /// Removes all but the newest `keep` entries that begin with `prefix`.
+    pub fn prune_old(&self, prefix: &str, keep: usize) -> Result<()> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(prefix) {
+                entries.push((entry.metadata()?.modified()?, entry.path()));
+            }
+        }
+        entries.sort();
+        let old = entries.len().saturating_sub(keep);
+        entries[..old].iter().try_for_each(|(_, path)| remove(path))
+    }
+
     /// Removes entries that begin with `prefix`, but for `keep`, and everything unfinished.
     pub fn prune(&self, prefix: &str, keep: &str) -> Result<()> {
         for entry in fs::read_dir(&self.dir)? {
@@ -185,6 +199,18 @@ mod tests {
         let there = |name: &str| cache.dir().join(name).exists();
         assert!(there("tree-2") && there("root-1"));
         assert!(!there("tree-1") && !there("partial-tree-3"));
+    }
+
+    #[test]
+    fn the_newest_entries_stay() {
+        let (_dir, cache) = cache();
+        for name in ["image-c", "image-a", "image-b"] {
+            fs::write(cache.dir().join(name), "").unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        cache.prune_old("image-", 2).unwrap();
+        let there = |name: &str| cache.dir().join(name).exists();
+        assert!(there("image-a") && there("image-b") && !there("image-c"));
     }
 
     #[test]

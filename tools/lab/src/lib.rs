@@ -29,6 +29,7 @@ pub mod qemu;
 pub mod setup;
 pub mod suite;
 pub mod ui;
+pub mod unsafe_check;
 
 pub use checkout::Checkout;
 pub use guest::{Guest, Kind};

@@ -231,12 +231,12 @@ pub enum NetRole {
         /// Which bytes.
         seed: u64,
     },
-    /// Counts and hashes datagrams until a closing one arrives or nothing does for a second.
+    /// Answers datagrams with their hashes until a closing one arrives.
     UdpReceive {
         /// Address to listen on.
         at: SocketAddr,
     },
-    /// Sends datagrams of [`crate::Source`] data.
+    /// Sends datagrams of [`crate::Source`] data, each until it was answered with its hash.
     UdpSend {
         /// Address to send to.
         to: SocketAddr,
@@ -246,8 +246,6 @@ pub enum NetRole {
         size: u32,
         /// Which bytes.
         seed: u64,
-        /// Pause after each, so that a slow reader keeps up.
-        gap_us: u64,
     },
 }
 
@@ -258,6 +256,8 @@ pub struct NetReport {
     pub bytes: u64,
     /// Datagrams sent or received; 0 for a stream.
     pub datagrams: u64,
+    /// Datagrams that had to be sent again.
+    pub repeats: u64,
     /// Hash of the payload. For datagrams the sum of their hashes, so order does not matter.
     pub digest: u128,
     /// From the first byte to the last.

@@ -7,9 +7,11 @@ mod shell;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{bail, Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use netback_lab::{cache, demo, setup, suite, ui, Checkout, Driver, Kind, Lab, LabBuilder};
+use netback_lab::{
+    cache, demo, setup, suite, ui, unsafe_check, Checkout, Driver, Kind, Lab, LabBuilder,
+};
 
 /// Xen, a dom0 and guests in an emulator, to try the netback module in.
 #[derive(Parser)]
@@ -27,7 +29,18 @@ enum Command {
     Build {
         /// More arguments for make, such as CLIPPY=1.
         make: Vec<String>,
+        /// Fail if there is a warning.
+        #[arg(long)]
+        deny_warnings: bool,
     },
+    /// Format the code, or say what is not formatted.
+    Fmt {
+        /// Only say.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Check where the module has unsafe code, and that its reasons are given.
+    CheckUnsafe,
     /// Boot a lab, run a script in dom0, show what it said and dom0's kernel log.
     Run(run::RunArgs),
     /// Boot a lab and give an interactive shell in dom0.
@@ -148,7 +161,16 @@ fn test(args: &TestArgs) -> ExitCode {
     }
     let mut context = suite::Context::new(args.driver.into(), &args.params);
     let tally = suite::run(&mut context, &args.filters);
-    println!("{} passed, {} failed", tally.passed, tally.failed);
+    match std::env::var_os("NETBACK_TALLY") {
+        // Somebody adds them up with others.
+        Some(path) => {
+            if let Err(e) = std::fs::write(&path, format!("{} {}\n", tally.passed, tally.failed)) {
+                eprintln!("lab: cannot write the tally: {e}");
+                return ExitCode::FAILURE;
+            }
+        }
+        None => println!("{} passed, {} failed", tally.passed, tally.failed),
+    }
     if tally.failed == 0 && tally.passed > 0 {
         ExitCode::SUCCESS
     } else {
@@ -206,7 +228,12 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
             let sdk = setup::ensure()?;
             ui::note(format!("the lab is ready in {}", sdk.cache.dir().display()));
         }
-        Command::Build { make } => build(&make)?,
+        Command::Build {
+            make,
+            deny_warnings,
+        } => build(&make, deny_warnings)?,
+        Command::Fmt { check } => fmt(check)?,
+        Command::CheckUnsafe => return check_unsafe(),
         Command::Run(args) => return run::run(&args),
         Command::Shell(args) => return shell::run(&args),
         Command::Demo(args) => return show_demo(&args),
@@ -217,7 +244,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn build(make: &[String]) -> Result<()> {
+fn build(make: &[String], deny_warnings: bool) -> Result<()> {
     let checkout = Checkout::find()?;
     let sdk = setup::ensure()?;
     if make.is_empty() {
@@ -231,8 +258,71 @@ fn build(make: &[String]) -> Result<()> {
     }
     let log = checkout.build_dir()?.join("make.log");
     checkout.make(&sdk, &arguments, &log)?;
-    print!("{}", std::fs::read_to_string(log)?);
+    let text = std::fs::read_to_string(log)?;
+    print!("{text}");
+    let warnings = text.lines().filter(|l| is_warning(l)).count();
+    if deny_warnings && warnings > 0 {
+        bail!("{warnings} warnings");
+    }
     Ok(())
+}
+
+/// Whether a line of a build's output warns of the code.
+fn is_warning(line: &str) -> bool {
+    line.starts_with("warning") || line.contains(": warning:")
+}
+
+fn fmt(check: bool) -> Result<()> {
+    let checkout = Checkout::find()?;
+    let sdk = setup::ensure()?;
+    let mut files = vec![checkout.dir().join("netback/netback.rs")];
+    for krate in std::fs::read_dir(checkout.dir().join("tools"))?.flatten() {
+        let dir = krate.path();
+        files.extend(["src/lib.rs", "src/main.rs"].map(|f| dir.join(f)));
+        for sub in ["tests", "benches", "fuzz/fuzz_targets"] {
+            let entries = std::fs::read_dir(dir.join(sub))
+                .into_iter()
+                .flatten()
+                .flatten();
+            files.extend(
+                entries
+                    .map(|e| e.path())
+                    .filter(|p| p.extension().is_some_and(|e| e == "rs")),
+            );
+        }
+    }
+    files.retain(|f| f.exists());
+    let in_root = sdk
+        .in_root()
+        .bind(checkout.dir(), setup::SOURCE_IN_ROOT)
+        .dir(setup::SOURCE_IN_ROOT);
+    let mut command = in_root.command("rustfmt")?;
+    command.args(["--edition", "2021"]);
+    if check {
+        command.arg("--check");
+    }
+    for file in &files {
+        command.arg(file.strip_prefix(checkout.dir()).unwrap_or(file));
+    }
+    let status = command.status().context("cannot run rustfmt in the root")?;
+    if !status.success() {
+        bail!("the code is not formatted; make fmt does it");
+    }
+    Ok(())
+}
+
+fn check_unsafe() -> Result<ExitCode> {
+    let checkout = Checkout::find()?;
+    let (breaches, files) = unsafe_check::check(&checkout.dir().join("netback"))?;
+    for breach in &breaches {
+        println!("netback/{}: {}", breach.place, breach.what);
+    }
+    println!("{files} files, {} breaches", breaches.len());
+    Ok(if breaches.is_empty() && files > 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn info() -> Result<()> {

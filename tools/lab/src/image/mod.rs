@@ -179,7 +179,8 @@ pub fn ensure(sdk: &Sdk, role: Role, agent: &Path) -> Result<PathBuf> {
         step.done();
         Ok(())
     })?;
-    sdk.cache.prune(&format!("image-{}-", role.name()), &name)?;
+    // Other checkouts and labs may use others.
+    sdk.cache.prune_old(&format!("image-{}-", role.name()), 4)?;
     Ok(path)
 }
 

@@ -54,7 +54,7 @@ fn attach_detach(context: &mut Context) -> Result<()> {
     const WARM_UP: u32 = 10;
     let guest = context.guest(Kind::Pv)?;
     let lab = context.lab()?;
-    let vif = format!("mac=00:16:3e:4e:ff:01,bridge=br1,script=vif-lab,devid=1");
+    let vif = "mac=00:16:3e:4e:ff:01,bridge=br1,script=vif-lab,devid=1";
     let cycles = |n: u32| -> Result<()> {
         let script = format!("D={}; N={n}; VIF='{vif}'\n{CYCLES}", guest.domid()?);
         lab.dom0().run_within(&script, lab.limit(900))?;

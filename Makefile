@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# netback: a Xen network backend for Linux, in Rust. `make help` says what there is.
+
+KVER ?= $(shell uname -r)
+PREFIX_SBIN ?= /usr/local/sbin
+LAB := tools/lab.sh
+
+# The tree to build against: what the user says, the running kernel's if Rust modules can be built
+# with it, and otherwise (empty) the lab's.
+KDIR ?= $(shell tools/kernel-tree.sh default $(KVER))
+
+# Release of the kernel that the module was built for.
+RELEASE = $(shell modinfo -F vermagic netback.ko 2>/dev/null | cut -d' ' -f1)
+MODULE_DIR = $(DESTDIR)/lib/modules/$(RELEASE)/updates
+
+.PHONY: all modules install modules_install uninstall clean help \
+	fmt rustfmt fmt-check clippy unsafe-check \
+	demo test check lab-setup lab-shell lab-info lab-clean
+
+all: modules
+
+modules:
+ifeq ($(strip $(KDIR)),)
+	@$(LAB) build
+else
+	@tools/kernel-tree.sh check '$(KDIR)'
+	$(MAKE) -C '$(KDIR)' M='$(CURDIR)' modules
+endif
+
+netback.ko:
+	@$(MAKE) --no-print-directory modules
+
+modules_install: netback.ko
+	@test -n '$(RELEASE)' || { echo 'netback: modinfo cannot read netback.ko; install kmod and build again.' >&2; exit 1; }
+	install -D -m 644 netback.ko '$(MODULE_DIR)/netback.ko'
+
+install: modules_install
+	depmod $(if $(DESTDIR),-b '$(DESTDIR)') '$(RELEASE)'
+	install -D -m 644 tools/netback.conf '$(DESTDIR)/etc/modprobe.d/netback.conf'
+	install -D -m 755 tools/netback-reload.sh '$(DESTDIR)$(PREFIX_SBIN)/netback-reload'
+	@echo 'netback is installed for $(RELEASE). "netback-reload" moves running guests to it;'
+	@echo '"make uninstall" and "netback-reload --load \"modprobe xen-netback\"" go back.'
+
+uninstall:
+	rm -f '$(DESTDIR)'/lib/modules/*/updates/netback.ko
+	rm -f '$(DESTDIR)/etc/modprobe.d/netback.conf' '$(DESTDIR)$(PREFIX_SBIN)/netback-reload'
+	for dir in '$(DESTDIR)'/lib/modules/*/modules.dep; do \
+		if grep -q netback.ko "$$dir"; then \
+			depmod $(if $(DESTDIR),-b '$(DESTDIR)') "$$(basename "$$(dirname "$$dir")")"; \
+		fi; done
+
+clean:
+	rm -f netback.ko netback.o netback.mod netback.mod.c netback.mod.o \
+		.netback.* .module-common.o .*.cmd modules.order Module.symvers
+	find netback -name '*.o' -o -name '*.rmeta' -o -name '.*.cmd' -o -name '.*.d' \
+		-o -name '*_generated.rs' | xargs rm -f
+
+# --- the code -----------------------------------------------------------------------------------
+
+fmt rustfmt:
+	@$(LAB) fmt
+
+fmt-check:
+	@$(LAB) fmt --check
+
+clippy:
+	@tools/test.sh clippy
+
+unsafe-check:
+	@$(LAB) check-unsafe
+
+# --- the lab ------------------------------------------------------------------------------------
+
+demo:
+	@$(LAB) demo
+
+test:
+	@tools/test.sh test
+
+check:
+	@tools/test.sh all
+
+lab-setup:
+	@$(LAB) setup
+
+lab-shell:
+	@$(LAB) shell
+
+lab-info:
+	@$(LAB) info
+
+lab-clean:
+	@$(LAB) clean
+
+help:
+	@echo 'The module:'
+	@echo '  make                  build netback.ko (KDIR=/path selects a kernel build tree with'
+	@echo '                        CONFIG_RUST=y; default: the running kernel'"'"'s, else the lab'"'"'s)'
+	@echo '  make install          install it, and load it in place of xen-netback from now on'
+	@echo '  make uninstall        go back to xen-netback'
+	@echo '  make clean            remove what building left here'
+	@echo 'To see it work (needs root on Debian 12 or 13, and a network the first time):'
+	@echo '  make demo             Xen, a stock dom0 kernel, netback.ko and two guests, in an emulator'
+	@echo '  make test             tests on the host, then in the lab'
+	@echo '  make lab-shell        an interactive dom0 with the module loaded and a guest running'
+	@echo '  make lab-setup, lab-info, lab-clean'
+	@echo '                        prepare, describe, empty the cache ($$NETBACK_CACHE or ~/.cache/netback)'
+	@echo 'To work on it:'
+	@echo '  make fmt, fmt-check   format the code, or say what is not formatted'
+	@echo '  make clippy           lints, for the module and for the tools'
+	@echo '  make unsafe-check     unsafe code only where it may be, and with its reasons'
+	@echo '  make check            all of it, as CI does'
+	@echo 'tools/README.md tells about the lab; tools/lab.sh --help about its commands.'

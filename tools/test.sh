@@ -1,0 +1,111 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Runs the project's checks and closes with one line: "N passed, N failed".
+#
+#	test.sh test	tests on the host, then tests in the lab
+#	test.sh clippy	lints of the module and of the tools
+#	test.sh all	those, formatting and the check of unsafe code
+set -u
+cd "$(dirname "$(readlink -f "$0")")/.." || exit 1
+
+passed=0
+failed=0
+what=${1:-test}
+mkdir -p build
+log=build/check.log
+
+say() {
+	echo "== $*"
+}
+
+# One check that passes or fails as a whole: name, command.
+check() {
+	local name=$1
+	shift
+	say "$name"
+	if "$@" > "$log" 2>&1 < /dev/null; then
+		passed=$((passed + 1))
+		echo "ok      $name"
+	else
+		failed=$((failed + 1))
+		tail -n 60 "$log"
+		echo "FAILED  $name"
+	fi
+}
+
+# Tests by cargo, each of which counts.
+host_tests() {
+	say "host tests"
+	local status p f
+	"$CARGO" test --locked --manifest-path tools/Cargo.toml --workspace "$@" 2>&1 < /dev/null |
+		tee build/host-tests.log | grep -E '^(test |running |error|warning: unused|failures:|---- |thread )' |
+		grep -v '\.\.\. ok$'
+	status=${PIPESTATUS[0]}
+	read -r p f < <(awk '/^test result:/ { p += $4; f += $6 } END { print p + 0, f + 0 }' build/host-tests.log)
+	passed=$((passed + p))
+	failed=$((failed + f))
+	if [ "$status" != 0 ]; then
+		[ "$f" -gt 0 ] || failed=$((failed + 1))
+		tail -n 60 build/host-tests.log
+	fi
+	echo "host tests: $p passed, $f failed (exit status $status)"
+}
+
+# Tests in the lab, each of which counts.
+lab_tests() {
+	say "lab tests"
+	local tally=build/lab-tally status p f
+	rm -f "$tally"
+	NETBACK_TALLY=$tally tools/lab.sh test "$@" < /dev/null
+	status=$?
+	p=0
+	f=0
+	[ ! -f "$tally" ] || read -r p f < "$tally"
+	passed=$((passed + p))
+	failed=$((failed + f))
+	if [ "$status" != 0 ] && [ "$f" = 0 ] || [ "$((p + f))" = 0 ]; then
+		failed=$((failed + 1))
+		echo "FAILED  the lab tests ended with status $status and $((p + f)) results"
+	fi
+}
+
+clippy() {
+	check "clippy, module" tools/lab.sh build CLIPPY=1 --deny-warnings
+	if "$CARGO" clippy --version > /dev/null 2>&1; then
+		check "clippy, tools" "$CARGO" clippy --locked --manifest-path tools/Cargo.toml \
+			--workspace --all-targets -- -D warnings
+	else
+		echo "skipped: clippy of the tools, because this cargo has none"
+	fi
+}
+
+if CARGO=$(tools/bootstrap.sh); then
+	export CARGO
+	PATH=$(dirname "$CARGO"):$PATH
+	case $what in
+	test)
+		host_tests
+		lab_tests
+		;;
+	clippy)
+		clippy
+		;;
+	all)
+		host_tests
+		check "formatting" tools/lab.sh fmt --check
+		check "unsafe code" tools/lab.sh check-unsafe
+		clippy
+		lab_tests
+		;;
+	*)
+		echo "usage: test.sh test | clippy | all" >&2
+		exit 2
+		;;
+	esac
+else
+	failed=$((failed + 1))
+fi
+
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ] && [ "$passed" -gt 0 ]
