@@ -93,7 +93,15 @@ fn drain_events(store: &mut Xenstore) {
 
 impl Links {
     /// Links the guest `domid` to the port in `slot`, once its agent is there.
-    pub fn link(&self, domid: u16, slot: u16, limit: Duration) -> Result<()> {
+    ///
+    /// `ended` is called when the link has ended and the guest's memory was let go of.
+    pub fn link(
+        &self,
+        domid: u16,
+        slot: u16,
+        limit: Duration,
+        ended: impl FnOnce() + Send + 'static,
+    ) -> Result<()> {
         self.unlink(domid);
         let mut store = Xenstore::connect()?;
         let offer = await_offer(&mut store, domid, limit)?;
@@ -112,6 +120,7 @@ impl Links {
                 if let Err(e) = carry(domid, slot, &offer, rings, &mut store, &flag) {
                     eprintln!("netback-agent: the link to domain {domid} broke: {e:#}");
                 }
+                ended();
             })?;
         self.lock().insert(domid, Link { stop, thread });
         Ok(())

@@ -174,8 +174,14 @@ impl Session {
                 limit_ms,
             } => {
                 let links = self.links()?;
-                self.background(id, move |_| {
-                    links.link(domid, slot, Duration::from_millis(limit_ms))
+                let (answers, at_end) = (self.answers.clone(), self.answers.clone());
+                std::thread::spawn(move || {
+                    let limit = Duration::from_millis(limit_ms);
+                    let ended = move || at_end.send(&FromAgent::Done { id });
+                    match links.link(domid, slot, limit, ended) {
+                        Ok(()) => answers.send(&FromAgent::Ready { id }),
+                        Err(e) => answers.finish(id, Err(e)),
+                    }
                 });
             }
             ToAgent::Unlink { id, domid } => {

@@ -274,12 +274,15 @@ fn show(report: &mut Report, driver: Driver, parameters: &str) -> Result<Lab> {
 }
 
 fn guests(lab: &Lab) -> Result<Vec<Guest>> {
-    let mut guests = Vec::new();
-    for kind in [Kind::Pv, Kind::Pvh] {
-        let step = ui::step(format!("starting a {} guest", kind.name().to_uppercase()));
-        guests.push(lab.guest().kind(kind).name(kind.name()).start()?);
-        step.done();
-    }
+    let step = ui::step("starting a PV and a PVH guest");
+    let start = |kind: Kind| lab.guest().kind(kind).name(kind.name()).start();
+    let (pv, pvh) = std::thread::scope(|scope| {
+        let pvh = scope.spawn(|| start(Kind::Pvh));
+        (start(Kind::Pv), pvh.join())
+    });
+    let pvh = pvh.map_err(|_| anyhow::anyhow!("starting a guest panicked"))?;
+    let guests = vec![pv?, pvh?];
+    step.done();
     Ok(guests)
 }
 

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context, Result};
-use netback_proto::ToAgent;
+use netback_proto::{FromAgent, ToAgent};
 
-use crate::channel::Channel;
+use crate::channel::{Channel, Request};
 use crate::lab::{Inner, DOM0_DIR};
 use crate::machine::Machine;
 use crate::process::tail_of;
@@ -252,9 +252,13 @@ impl Guest {
             slot: self.slot,
             limit_ms: limit.as_millis() as u64,
         })?;
-        request.done(limit + Duration::from_secs(10), "linking a guest")?;
+        match request.next_before(Instant::now() + limit + Duration::from_secs(10))? {
+            Some(FromAgent::Ready { .. }) => {}
+            other => bail!("{} was not linked: {other:?}", self.name),
+        }
         let (channel, kernel) =
             Channel::open(&self.lab.socket(self.slot), &self.name, self.lab.limit(30))?;
+        close_when_ended(request, channel.clone())?;
         self.machine = Some(Machine::new(channel, kernel));
         Ok(())
     }
@@ -429,6 +433,17 @@ impl Guest {
     pub fn vifs(&self) -> Vec<u32> {
         self.state().vifs.iter().copied().collect()
     }
+}
+
+/// Closes a guest's channel when its link has ended, so that nobody waits for answers in vain.
+fn close_when_ended(link: Request, channel: Channel) -> Result<()> {
+    std::thread::Builder::new()
+        .name(format!("link-{}", channel.name()))
+        .spawn(move || {
+            while let Ok(None) = link.next_before(Instant::now() + Duration::from_secs(3600)) {}
+            channel.close();
+        })?;
+    Ok(())
 }
 
 impl Drop for Guest {

@@ -84,7 +84,8 @@ pub enum ToAgent {
         /// Give up after so many milliseconds.
         limit_ms: u64,
     },
-    /// dom0 only: ties a guest's agent to a virtio-serial port.
+    /// dom0 only: ties a guest's agent to a virtio-serial port. Answered with
+    /// [`FromAgent::Ready`] when that is so and [`FromAgent::Done`] when it is no more.
     Link {
         /// Number of this request.
         id: u32,
@@ -135,7 +136,7 @@ pub enum FromAgent {
         /// The bytes.
         data: Vec<u8>,
     },
-    /// The listening end of a network test may be connected to.
+    /// The listening end of a network test may be connected to, or a guest is linked.
     Ready {
         /// Number of the request.
         id: u32,
