@@ -48,7 +48,7 @@ struct page *netback_skb_frag_page(const skb_frag_t *frag);
 bool netback_skb_frags_readable(const struct sk_buff *skb);
 bool netback_skb_has_frag_list(const struct sk_buff *skb);
 void netback_skb_fill_frag(struct sk_buff *skb, unsigned int i, struct page *page,
-			   unsigned int offset, unsigned int len);
+			   unsigned int offset, unsigned int len, unsigned int truesize);
 void netback_skb_mark_for_recycle(struct sk_buff *skb);
 u8 netback_skb_ip_summed(const struct sk_buff *skb);
 void netback_skb_set_ip_summed(struct sk_buff *skb, u8 ip_summed);

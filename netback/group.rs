@@ -280,21 +280,18 @@ impl Worker {
 
     /// Lets a queue join or leave. It comes back if it is to be served.
     fn greet(&mut self, queue: Scheduled<Queue>) -> Option<Scheduled<Queue>> {
-        let Some(work) = queue.work.open(&mut self.token) else {
-            // Assigned to another worker: it has no business here.
-            queue.rest();
-            return None;
-        };
+        let work = queue.work.open(&mut self.token)?;
+
         if work.is_none() {
             *work = queue.joined();
         }
-        if queue.is_leaving() {
+        if queue.wants_to_go() {
             let work = work.take();
-            queue.rest().answer_leaving(work);
+            queue.rest().let_go(work);
             return None;
         }
         if work.is_none() || !queue.is_enabled() {
-            queue.rest();
+            settle(queue, &mut self.token, &mut self.run);
             return None;
         }
         Some(queue)
@@ -343,22 +340,16 @@ impl Worker {
                     queue.served(served.0, served.1);
                 }
                 match fault {
-                    Some(fault) => {
-                        queue.disable(fault);
-                        queue.rest();
-                    }
+                    Some(fault) => queue.disable(fault),
                     None => {
                         work.publish(&queue.stats);
                         queue.snapshot.take(work);
-                        let again = if more {
-                            Some(queue)
-                        } else {
-                            settle(queue.rest(), &mut self.token)
-                        };
-                        if let Some(queue) = again {
-                            self.run.push_back(queue);
-                        }
                     }
+                }
+                if more && live {
+                    self.run.push_back(queue);
+                } else {
+                    settle(queue, &mut self.token, &mut self.run);
                 }
             }
         }
@@ -415,23 +406,36 @@ fn work_of<'a>(queue: &'a Queue, token: &'a mut Token) -> Option<&'a mut Work> {
     queue.work.open(token)?.as_deref_mut()
 }
 
-/// Looks once more at a queue that rests, for what came unnoticed before it did.
-/// If there is something, the queue comes back, unless someone else has scheduled
-/// it. Otherwise its guest has been asked for an event with whatever is needed
-/// next, and further events are let in.
-fn settle(queue: Arc<Entry<Queue>>, token: &mut Token) -> Option<Scheduled<Queue>> {
-    let work = work_of(&queue, token)?;
-    let waiting = GuestTx::is_waiting(&queue, work)
-        .and_then(|tx| Ok(tx | GuestRx::is_waiting(&queue, work)?));
-    match waiting {
-        Ok(waiting) if waiting || queue.has_errand() => Scheduled::again(&queue),
-        Ok(_) => {
-            work.rest(&queue);
-            None
+/// Lets a queue rest, unless something came unnoticed before it did: then it is
+/// run again. At rest, its guest has been asked for an event with whatever is
+/// needed next, and further events are let in. A disabled queue is only asked
+/// whether it wants to leave.
+fn settle(queue: Scheduled<Queue>, token: &mut Token, run: &mut Fifo<Queue>) {
+    let queue = queue.rest();
+    // From here on the queue can be scheduled anew. Whoever tried before, and was
+    // told that it was scheduled, has left something to be found now.
+    let again = match work_of(&queue, token).filter(|_| queue.is_enabled()) {
+        Some(work) => {
+            let waiting = GuestTx::is_waiting(&queue, work)
+                .and_then(|tx| Ok(tx | GuestRx::is_waiting(&queue, work)?));
+            match waiting {
+                Ok(waiting) if waiting || queue.has_errand() => true,
+                Ok(_) => {
+                    work.rest(&queue);
+                    false
+                }
+                Err(fault) => {
+                    queue.disable(fault);
+                    queue.has_errand()
+                }
+            }
         }
-        Err(fault) => {
-            queue.disable(fault);
-            None
+        None => queue.has_errand(),
+    };
+
+    if again {
+        if let Some(queue) = Scheduled::again(&queue) {
+            run.push_back(queue);
         }
     }
 }

@@ -59,16 +59,23 @@ impl GuestRx {
     /// Whether a frame waits for which the guest has buffers now; if not, it has
     /// been asked for an event with the last one that is needed.
     pub(crate) fn is_waiting(queue: &Queue, work: &mut Work) -> Result<bool, Fault> {
-        let needed = match (work.patience.stalled_for(), work.pending.first()) {
-            (Some(needed), _) => needed,
-            (None, Some(skb)) => rx::slots_needed(&frame_of(skb), &queue.options),
-            (None, None) => {
+        let mut waiting = false;
+
+        if let Some(needed) = work.patience.stalled_for() {
+            waiting |= work.rx.room_for(needed)?;
+        }
+        match work.pending.first() {
+            Some(skb) => {
+                let needed = rx::slots_needed(&frame_of(skb), &queue.options);
+                waiting |= work.rx.room_for(needed)?;
+            }
+            None => {
                 // Buffers posted meanwhile are what an event was for.
                 work.rx.available()?;
-                return Ok(false);
+                waiting |= !queue.backlog.is_empty();
             }
-        };
-        work.rx.room_for(needed)
+        }
+        Ok(waiting)
     }
 
     /// Takes frames for a guest into the batch, as many as it has buffers for and
@@ -83,9 +90,13 @@ impl GuestRx {
         served: &mut (u32, u32),
         batch: &mut Batch<'_>,
     ) -> Result<bool, Fault> {
-        if let Some(needed) = work.patience.stalled_for() {
-            if work.rx.room_for(needed)? && work.patience.feed() {
-                queue.recover();
+        if let Some(needed) = work.patience.hungry_for() {
+            if work.rx.room_for(needed)? {
+                if work.patience.feed() {
+                    queue.recover();
+                }
+            } else if work.patience.give_up(&queue.time_outs) {
+                queue.stall();
             }
         }
         loop {
@@ -102,19 +113,14 @@ impl GuestRx {
             } else if !share.is_left() || !self.has_room(skb, needed, batch) {
                 return Ok(true);
             } else if work.rx.room_for(needed)? {
-                if work.patience.feed() {
-                    queue.recover();
-                }
                 Ok(())
-            } else if skb.deadline().left().is_none() {
-                Err(DropReason::Expired)
             } else {
-                Self::wait(queue, work, needed);
-                return Ok(false);
+                work.patience.starve(needed);
+                if skb.deadline().left().is_some() {
+                    return Ok(false);
+                }
+                Err(DropReason::Expired)
             };
-            if let Err(DropReason::Expired) = verdict {
-                Self::wait(queue, work, needed);
-            }
 
             let Some(skb) = work.pending.pop() else {
                 return Ok(false);
@@ -130,14 +136,6 @@ impl GuestRx {
                 }
                 Err(reason) => queue.stats.dropped(reason),
             }
-        }
-    }
-
-    /// The guest has fewer buffers than the `needed` ones.
-    fn wait(queue: &Queue, work: &mut Work, needed: u32) {
-        work.patience.starve(needed);
-        if work.patience.give_up(&queue.time_outs) {
-            queue.stall();
         }
     }
 

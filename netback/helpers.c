@@ -127,9 +127,9 @@ bool netback_skb_has_frag_list(const struct sk_buff *skb)
 }
 
 void netback_skb_fill_frag(struct sk_buff *skb, unsigned int i, struct page *page,
-			   unsigned int offset, unsigned int len)
+			   unsigned int offset, unsigned int len, unsigned int truesize)
 {
-	skb_add_rx_frag(skb, i, page, offset, len, len);
+	skb_add_rx_frag(skb, i, page, offset, len, truesize);
 }
 
 void netback_skb_mark_for_recycle(struct sk_buff *skb)
@@ -217,6 +217,8 @@ void netback_netdev_setup(struct net_device *dev, struct device *parent,
 	dev->netdev_ops = ops;
 	dev->ethtool_ops = ethtool;
 	dev->stat_ops = stat_ops;
+	/* start_xmit links and marks frames, so they must not be shared. */
+	dev->priv_flags &= ~IFF_TX_SKB_SHARING;
 	dev->hw_features = features;
 	dev->features = features | NETIF_F_RXCSUM;
 	dev->min_mtu = ETH_MIN_MTU;

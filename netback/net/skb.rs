@@ -124,10 +124,19 @@ impl SkBuff {
         while left != 0 {
             let size = left.min(PAGE_SIZE);
             let (page, offset) = pool.allocate(polling, size)?;
+            // What the data keep of the page: no more of the same fit in.
+            let share = PAGE_SIZE / (PAGE_SIZE / size);
             // SAFETY: 65535 bytes in full pages are at most 16 fragments, which
             // every buffer has room for; the page's reference passes to it.
             unsafe {
-                bindings::netback_skb_fill_frag(skb.0.as_ptr(), index, page.as_ptr(), offset, size)
+                bindings::netback_skb_fill_frag(
+                    skb.0.as_ptr(),
+                    index,
+                    page.as_ptr(),
+                    offset,
+                    size,
+                    share,
+                )
             };
             index += 1;
             left -= size;

@@ -152,6 +152,17 @@ impl SkbList {
         self.last = skb.as_ptr();
     }
 
+    /// Drops all frames and returns how many there were.
+    pub(crate) fn discard(&mut self) -> u32 {
+        let mut count = 0;
+
+        while let Some(skb) = self.pop() {
+            drop(skb);
+            count += 1;
+        }
+        count
+    }
+
     /// Hands received frames to the network stack, all together.
     pub(crate) fn deliver(mut self, _polling: &Polling<'_>) {
         if self.is_empty() {
@@ -188,8 +199,6 @@ impl SkbList {
 
 impl Drop for SkbList {
     fn drop(&mut self) {
-        while let Some(skb) = self.pop() {
-            drop(skb);
-        }
+        self.discard();
     }
 }

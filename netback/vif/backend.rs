@@ -19,6 +19,7 @@ use crate::netif::negotiate::{
     self,
     Offer, //
 };
+use crate::sys::cpu;
 use crate::vif::connection::{
     self,
     Connection,
@@ -60,6 +61,9 @@ const ADDRESS: [u8; 6] = [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff];
 
 /// Queues with which an interface is made.
 const MAX_QUEUES: u32 = 1;
+
+/// Bytes of an interface's name, with its terminator.
+const IFNAMSIZ: usize = 16;
 
 /// The key in which the hotplug script says that it is done.
 const HOTPLUG_STATUS: &CStr = c"hotplug-status";
@@ -120,10 +124,7 @@ impl Vif {
                 Action::Connect => match self.connect() {
                     Ok(connection) => phase.connection = Some(connection),
                     Err(failure) => {
-                        self.device.fatal(
-                            failure.error(),
-                            fmt!("connecting the frontend: {}", failure),
-                        );
+                        self.refuse(&failure);
                         phase.state = lifecycle::Backend::Closing;
                         break;
                     }
@@ -131,6 +132,7 @@ impl Vif {
                 Action::Disconnect => phase.connection = None,
                 // There is nothing on offer that a frontend could reconfigure.
                 Action::Reread => {}
+                Action::Complain if !cpu::may_log() => {}
                 Action::Complain => {
                     dev_warn!(
                         self.device.as_ref(),
@@ -142,6 +144,19 @@ impl Vif {
             phase.state = step.state;
         }
         verdict
+    }
+
+    /// Tells the frontend and the log why it is not connected. A guest can try as
+    /// often as it likes; the log gets to see only so many.
+    fn refuse(&self, failure: &Failure) {
+        if cpu::may_log() {
+            self.device.fatal(
+                failure.error(),
+                fmt!("connecting the frontend: {}", failure),
+            );
+        } else {
+            self.device.switch_state(XenbusState::Closing);
+        }
     }
 
     fn connect(&self) -> Result<Connection, Failure> {
@@ -224,6 +239,9 @@ impl Driver for Backend {
             .map_err(|e| fatal("reading script", e))?;
         let handle = read_handle(device).map_err(|(why, e)| fatal(why, e))?;
         let name = CString::try_from_fmt(fmt!("vif{}.{}", frontend.domid, handle))?;
+        if name.to_bytes().len() >= IFNAMSIZ {
+            return Err(fatal("handle is too large for an interface name", EINVAL));
+        }
         let interface = Registration::new(
             Config {
                 name: &name,

@@ -9,6 +9,7 @@ use crate::vif::queue::Queue;
 use crate::xen::event::EventChannel;
 use crate::xen::xenbus;
 use kernel::prelude::*;
+use kernel::str::CString;
 use kernel::sync::Arc;
 
 /// Schedules a queue: when its guest sends an event, or an alarm goes off.
@@ -40,7 +41,9 @@ impl Channels {
         keys: negotiate::Channels,
         queue: &Arc<Entry<Queue>>,
     ) -> Result<Self> {
-        let bind = |port, name| {
+        let bind = |port, direction: &str| {
+            let interface = queue.device.name();
+            let name = CString::try_from_fmt(fmt!("{}-q{}{}", interface, queue.index, direction))?;
             let channel = EventChannel::bind(device, port, name, Waker(queue.clone()))?;
 
             channel.move_to(queue.group.cpu());
@@ -48,10 +51,10 @@ impl Channels {
         };
 
         Ok(match keys {
-            negotiate::Channels::Single(port) => Self::Single(bind(port, c"netback")?),
+            negotiate::Channels::Single(port) => Self::Single(bind(port, "")?),
             negotiate::Channels::Split { tx, rx } => Self::Split {
-                tx: bind(tx, c"netback-tx")?,
-                rx: bind(rx, c"netback-rx")?,
+                tx: bind(tx, "-tx")?,
+                rx: bind(rx, "-rx")?,
             },
         })
     }

@@ -136,6 +136,10 @@ impl Connection {
             .renegotiate(Interface::max_mtu_for(features));
         this.interface.driver().connect(set);
         this.interface.device().carrier_on();
+        if !this.queues.iter().all(|queue| queue.share().is_enabled()) {
+            // The guest was at fault before the carrier was on.
+            this.interface.device().carrier_off();
+        }
         this.interface.device().enable_transmit();
         Ok(this)
     }
@@ -151,8 +155,9 @@ impl Drop for Connection {
         // Waits for those who still transmit, count or open.
         drop(self.interface.driver().disconnect());
         while let Some(queue) = self.queues.pop() {
-            self.interface.driver().retire(&queue.share());
+            let counted = queue.share();
             drop(queue);
+            self.interface.driver().retire(&counted);
         }
     }
 }

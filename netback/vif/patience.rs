@@ -77,11 +77,18 @@ impl Patience {
         }
     }
 
-    /// There is room again. True if the queue was stalled and is no more.
+    /// There is room for the frame that found none, even if it is gone by now.
+    /// True if the queue was stalled and is no more.
     #[inline]
     pub(crate) fn feed(&mut self) -> bool {
         self.hunger = None;
         core::mem::replace(&mut self.stalled, false)
+    }
+
+    /// Whether a frame found too few buffers, and how many it needed.
+    #[inline]
+    pub(crate) fn hungry_for(&self) -> Option<u32> {
+        self.hunger.map(|hunger| hunger.needed)
     }
 
     /// Whether the queue is stalled, and how many buffers end that.

@@ -70,6 +70,13 @@ use kernel::time::Delta;
 /// full buffers.
 const BACKLOG_LIMIT: u64 = abi::RING_SIZE as u64 / 2 * abi::PAGE_SIZE as u64;
 
+/// A queue is asked to leave its worker, which hands back its [`Work`].
+const LEAVE: u32 = 1;
+
+/// Nothing schedules a queue that has left any more: its worker is asked to look
+/// at it once more, after which it is on no list.
+const SETTLE: u32 = 2;
+
 /// What only the worker touches.
 pub(crate) struct Work {
     // Field order is drop order: no alarm and no interrupt comes once the rings
@@ -163,7 +170,10 @@ pub(crate) struct Queue {
     served: Counter,
     /// The guest has committed a fault: nothing of it is touched any more.
     disabled: Atomic<bool>,
-    leaving: Atomic<bool>,
+    /// How far the queue is asked to go ([`LEAVE`], [`SETTLE`]), and how far the
+    /// worker has let it.
+    departure: Atomic<u32>,
+    departed: Atomic<u32>,
     joining: Mailbox<Work>,
     left: Mailbox<Work>,
     #[pin]
@@ -225,15 +235,20 @@ impl Queue {
     }
 
     /// Whether the queue is on its way out.
-    #[inline]
     pub(crate) fn is_leaving(&self) -> bool {
-        self.leaving.load(Relaxed)
+        self.departure.load(Relaxed) != 0
     }
 
-    /// Whether there is something for the worker that no ring shows.
+    /// Whether the queue wants the worker to let it join or leave.
     #[inline]
     pub(crate) fn has_errand(&self) -> bool {
-        self.is_leaving() || !self.joining.is_empty() || !self.backlog.is_empty()
+        self.wants_to_go() || !self.joining.is_empty()
+    }
+
+    /// Whether the queue is asked to go further than the worker has let it.
+    #[inline]
+    pub(crate) fn wants_to_go(&self) -> bool {
+        self.departure.load(Relaxed) != self.departed.load(Relaxed)
     }
 
     /// What has come for the worker since it last looked.
@@ -241,15 +256,20 @@ impl Queue {
         self.joining.take()
     }
 
-    /// The worker answers a queue that is leaving: it hands back what it has of
-    /// it, or says that it has nothing. The queue must be at rest.
-    pub(crate) fn answer_leaving(&self, work: Option<KBox<Work>>) {
-        match work {
-            Some(work) => {
-                self.left.put(work);
-                self.has_left.complete_all();
-            }
-            None => self.settled.complete_all(),
+    /// The worker lets the queue go, as far as it asks: it hands back what it has
+    /// of it. The queue must be at rest, so that it can be scheduled anew.
+    pub(crate) fn let_go(&self, work: Option<KBox<Work>>) {
+        let departure = self.departure.load(Relaxed);
+
+        self.departed.store(departure, Relaxed);
+        if let Some(work) = work {
+            self.left.put(work);
+        }
+        if departure >= LEAVE {
+            self.has_left.complete_all();
+        }
+        if departure >= SETTLE {
+            self.settled.complete_all();
         }
     }
 
@@ -360,7 +380,8 @@ impl Attached {
                 queued: Counter::new(),
                 served: Counter::new(),
                 disabled: Atomic::new(false),
-                leaving: Atomic::new(false),
+                departure: Atomic::new(0),
+                departed: Atomic::new(0),
                 joining: Mailbox::new(),
                 left: Mailbox::new(),
                 has_left <- Completion::new(),
@@ -404,18 +425,19 @@ impl Drop for Attached {
     fn drop(&mut self) {
         let queue = &self.0;
 
-        queue.leaving.store(true, Relaxed);
+        queue.departure.store(LEAVE, Relaxed);
         kick(queue);
         queue.has_left.wait_for_completion();
         // Nothing transmits any more and the worker has let go: what is left is
         // ours. Alarm and channels go first, so nothing schedules the queue.
-        let Some(work) = queue.left.take() else {
-            return;
-        };
-        drop(work);
-        drop(queue.backlog.take());
+        let mut purged = queue.backlog.take().discard();
+        if let Some(mut work) = queue.left.take() {
+            purged += work.pending.discard();
+        }
+        queue.stats.purged(purged);
         // Until they went they may have put the queue on the schedule list: wait
         // until the worker has seen it there.
+        queue.departure.store(SETTLE, Relaxed);
         kick(queue);
         queue.settled.wait_for_completion();
         queue.device.transmit_queue(queue.index).reset();

@@ -128,6 +128,14 @@ impl QueueStats {
         }
     }
 
+    /// Counts frames that were still waiting when the guest went. The worker is
+    /// done with the queue.
+    pub(crate) fn purged(&self, frames: u32) {
+        if let Some(counter) = self.drops.get(DropReason::Purged.index()) {
+            counter.add(frames.into());
+        }
+    }
+
     /// Counts a fault of the guest.
     pub(crate) fn faulted(&self, fault: Fault) {
         if let Some(counter) = self.faults.get(fault.index()) {

@@ -13,6 +13,7 @@ use kernel::ffi::{
     c_void, //
 };
 use kernel::prelude::*;
+use kernel::str::CString;
 use kernel::sync::atomic::{
     Atomic,
     Full,
@@ -23,6 +24,8 @@ use kernel::sync::atomic::{
 struct Line<W> {
     /// The interrupt has come and awaits its end.
     pending: Atomic<bool>,
+    /// What /proc/interrupts shows.
+    name: CString,
     waker: W,
 }
 
@@ -49,12 +52,13 @@ impl<W: Wake> EventChannel<W> {
     pub(crate) fn bind(
         device: &xenbus::Device,
         port: u32,
-        name: &'static CStr,
+        name: CString,
         waker: W,
     ) -> Result<Self> {
         let line = KBox::new(
             Line {
                 pending: Atomic::new(false),
+                name,
                 waker,
             },
             GFP_KERNEL,
@@ -62,14 +66,14 @@ impl<W: Wake> EventChannel<W> {
         let line = KBox::into_raw(line);
 
         // SAFETY: `handler` matches the data that is passed with it, which
-        // lives until the channel is unbound; `name` is static.
+        // lives until the channel is unbound, and so does the name in it.
         let irq = unsafe {
             bindings::bind_interdomain_evtchn_to_irqhandler_lateeoi(
                 device.as_raw(),
                 port,
                 Some(Self::handler),
                 0,
-                name.as_char_ptr(),
+                (*line).name.as_char_ptr(),
                 line.cast(),
             )
         };
