@@ -46,7 +46,7 @@ uninstall:
 	rm -f '$(DESTDIR)'/lib/modules/*/updates/netback.ko
 	rm -f '$(DESTDIR)/etc/modprobe.d/netback.conf' '$(DESTDIR)$(PREFIX_SBIN)/netback-reload'
 	for dir in '$(DESTDIR)'/lib/modules/*/modules.dep; do \
-		if grep -q netback.ko "$$dir"; then \
+		if [ -f "$$dir" ] && grep -q netback.ko "$$dir"; then \
 			depmod $(if $(DESTDIR),-b '$(DESTDIR)') "$$(basename "$$(dirname "$$dir")")"; \
 		fi; done
 

@@ -21,10 +21,12 @@ reason() {
 	elif [ ! -f "$1/rust/libkernel.rmeta" ]; then
 		echo "$1 has no Rust metadata (rust/libkernel.rmeta), which Debian's headers packages leave out: prepare the kernel's source with \"make prepare\", or leave KDIR out to build in the lab."
 	else
-		wanted=$(sed -n 's/^CONFIG_RUSTC_VERSION_TEXT="\(.*\)"$/\1/p' "$config")
+		wanted=$(sed -n 's/^CONFIG_RUSTC_VERSION_TEXT=//p' "$config" | tr -d '"')
 		found=$("$rustc" --version 2>/dev/null) || found="none"
 		if [ -n "$wanted" ] && [ "$wanted" != "$found" ]; then
 			echo "$1 was prepared with \"$wanted\" and the compiler here is \"$found\": set RUSTC to the former, or leave KDIR out to build in the lab."
+		elif ! command -v "${BINDGEN:-bindgen}" >/dev/null 2>&1; then
+			echo "bindgen is not installed, and the module's bindings are made with it: install it (Debian: apt-get install bindgen), or leave KDIR out to build in the lab."
 		fi
 	fi
 }

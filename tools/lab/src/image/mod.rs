@@ -125,6 +125,11 @@ impl Role {
                     0o755,
                 ),
                 (
+                    "usr/sbin/netback-reload",
+                    include_str!("../../../netback-reload.sh"),
+                    0o755,
+                ),
+                (
                     "etc/xen/xl.conf",
                     include_str!("../../assets/xl.conf"),
                     0o644,

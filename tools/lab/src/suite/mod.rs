@@ -7,6 +7,7 @@ mod churn;
 pub mod health;
 mod loading;
 mod offload;
+mod policy;
 pub mod traffic;
 
 use std::collections::HashMap;
@@ -46,6 +47,7 @@ pub fn all() -> Vec<Test> {
     tests.extend(loading::tests());
     tests.extend(basic::tests());
     tests.extend(offload::tests());
+    tests.extend(policy::tests());
     tests.extend(churn::tests());
     tests
 }

@@ -33,26 +33,35 @@ pub fn tests() -> Vec<Test> {
     ]
 }
 
-/// Features by the names that ethtool -k prints, each of which is tried off.
+/// Features by the names that the kernel has for them, each of which is tried off.
 const FEATURES: &[&str] = &[
-    "tx-checksumming",
+    "tx-checksum-ipv4",
+    "tx-checksum-ipv6",
+    "tx-checksum-ip-generic",
     "rx-checksumming",
-    "scatter-gather",
-    "tcp-segmentation-offload",
+    "tx-scatter-gather",
+    "tx-tcp-segmentation",
+    "tx-tcp6-segmentation",
     "generic-segmentation-offload",
     "generic-receive-offload",
 ];
 
 /// The name under which `ethtool -K` takes what `ethtool -k` calls `feature`.
-fn short(feature: &str) -> &'static str {
+fn switch(feature: &str) -> &str {
     match feature {
-        "tx-checksumming" => "tx",
         "rx-checksumming" => "rx",
-        "scatter-gather" => "sg",
-        "tcp-segmentation-offload" => "tso",
         "generic-segmentation-offload" => "gso",
-        _ => "gro",
+        "generic-receive-offload" => "gro",
+        other => other,
     }
+}
+
+/// What a listing says of a feature: "on", "off", "on [fixed]" and so on.
+fn state<'a>(listing: &'a str, feature: &str) -> Option<&'a str> {
+    listing.lines().find_map(|line| {
+        let (name, state) = line.split_once(':')?;
+        (name.trim() == feature).then(|| state.trim())
+    })
 }
 
 /// Features that `ethtool -k` shows as on and changeable.
@@ -60,21 +69,12 @@ fn switchable(listing: &str) -> Vec<&'static str> {
     FEATURES
         .iter()
         .copied()
-        .filter(|feature| {
-            listing.lines().any(|l| {
-                l.strip_prefix(feature)
-                    .is_some_and(|rest| rest.trim() == ": on")
-            })
-        })
+        .filter(|feature| state(listing, feature) == Some("on"))
         .collect()
 }
 
 fn on(listing: &str, feature: &str) -> bool {
-    listing.lines().any(|l| {
-        l.trim_start()
-            .strip_prefix(feature)
-            .is_some_and(|rest| rest.starts_with(": on"))
-    })
+    state(listing, feature).is_some_and(|s| s.starts_with("on"))
 }
 
 /// Turns features off, one by one and then all, and on again, with traffic after each step.
@@ -88,7 +88,8 @@ fn toggle(
     let show = format!("ethtool -k {interface}");
     let features = switchable(&at.run(&show)?.stdout);
     ensure!(
-        features.contains(&"tx-checksumming") && features.contains(&"tcp-segmentation-offload"),
+        features.iter().any(|f| f.starts_with("tx-checksum"))
+            && features.contains(&"tx-tcp-segmentation"),
         "{interface} offers only {features:?}; checksum and segmentation offload are missing"
     );
     let mut sets: Vec<Vec<&str>> = features.iter().map(|f| vec![*f]).collect();
@@ -96,7 +97,7 @@ fn toggle(
     for set in sets {
         let words = |state: &str| -> String {
             set.iter()
-                .map(|f| format!(" {} {state}", short(f)))
+                .map(|f| format!(" {} {state}", switch(f)))
                 .collect()
         };
         at.run(&format!("ethtool -K {interface}{}", words("off")))?;
@@ -216,11 +217,13 @@ mod tests {
     #[test]
     fn features_in_a_listing() {
         let listing = "Features for eth0:\nrx-checksumming: on [fixed]\ntx-checksumming: on\n\
-                       \ttx-checksum-ipv4: on\nscatter-gather: off\ntcp-segmentation-offload: on\n";
+                       \ttx-checksum-ipv4: on [fixed]\n\ttx-checksum-ipv6: on\n\
+                       scatter-gather: on\n\ttx-scatter-gather: off\n\ttx-tcp-segmentation: on\n";
         assert_eq!(
             switchable(listing),
-            ["tx-checksumming", "tcp-segmentation-offload"]
+            ["tx-checksum-ipv6", "tx-tcp-segmentation"]
         );
-        assert!(on(listing, "rx-checksumming") && !on(listing, "scatter-gather"));
+        assert!(on(listing, "rx-checksumming") && !on(listing, "tx-scatter-gather"));
+        assert_eq!(switch("tx-tcp-segmentation"), "tx-tcp-segmentation");
     }
 }

@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How frames are treated on their way: by which worker, how fast, for how long they wait; and
+//! what people can see of it.
+
+use std::time::Duration;
+
+use anyhow::{ensure, Context as _, Result};
+use netback_proto::NetRole;
+
+use super::health;
+use super::traffic::{both_ways, ping, statistic, Background, DOM0, MIB};
+use super::{test, Context, Test};
+use crate::guest::{Guest, Kind};
+use crate::lab::Lab;
+use crate::machine::transfer;
+use crate::ui;
+
+pub fn tests() -> Vec<Test> {
+    vec![
+        test(
+            "rate-limit",
+            "a rate in xenstore holds the guest to it, live, and a bad one lifts it",
+            rate_limit,
+        ),
+        test(
+            "vlan",
+            "frames with a VLAN tag, IPv4 and IPv6, both ways",
+            vlan,
+        ),
+        test(
+            "visible",
+            "statistics, debugfs and tracepoints show the traffic, also while it runs",
+            visible,
+        ),
+        test(
+            "threads-and-one-channel",
+            "workers as kernel threads, and one event channel for both directions",
+            threads_and_one_channel,
+        ),
+        test(
+            "stall",
+            "a guest that does not take its frames loses them, then its carrier, and comes back",
+            stall,
+        ),
+    ]
+}
+
+/// The xenstore directory of a guest's first vif.
+fn backend(guest: &Guest) -> Result<String> {
+    Ok(format!("/local/domain/0/backend/vif/{}/0", guest.domid()?))
+}
+
+/// How many bits a second dom0 receives from a guest over some seconds, by dom0's own clock.
+fn measured_rate(lab: &Lab, interface: &str, seconds: u32) -> Result<f64> {
+    let look = format!(
+        "read up _ </proc/uptime; echo $up $(cat /sys/class/net/{interface}/statistics/rx_bytes)"
+    );
+    let script = format!("{look}; sleep {seconds}; {look}");
+    let output = lab.dom0().run_within(&script, lab.limit(120))?;
+    let numbers: Vec<f64> = output
+        .text()
+        .split_whitespace()
+        .map(str::parse)
+        .collect::<Result<_, _>>()?;
+    let &[start, before, end, after] = numbers.as_slice() else {
+        anyhow::bail!("cannot read the counters from {:?}", output.text());
+    };
+    ensure!(end > start, "time stands still in dom0");
+    Ok((after - before) * 8.0 / (end - start))
+}
+
+fn rate_limit(context: &mut Context) -> Result<()> {
+    /// A slow machine may not keep up, which says nothing of the limit; so it gets some tries.
+    const TRIES: usize = 4;
+    let guest = context.guest(Kind::Pvh)?;
+    let lab = context.lab()?;
+    let dom0 = lab.dom0();
+    let interface = guest.vif_name(0)?;
+    let rate = format!("{}/rate", backend(&guest)?);
+    let limit = lab.limit(600);
+    let flow = Background::begin(&guest, &dom0, DOM0, 1024 * MIB, context.seed(), limit)?;
+
+    for (mbit, value) in [(4.0, "50000,100000"), (10.0, "125000,100000")] {
+        dom0.run(&format!("xenstore-write {rate} {value}"))?;
+        let mut seen = Vec::new();
+        let good = |seen: &[f64]| {
+            seen.last()
+                .is_some_and(|got| (0.95..=1.05).contains(&(got / mbit)))
+        };
+        while seen.len() < TRIES && !good(&seen) {
+            seen.push(measured_rate(&lab, &interface, 5)? / 1e6);
+        }
+        ui::note(format!("{mbit} Mbit/s allowed, measured {seen:.2?}"));
+        ensure!(
+            good(&seen),
+            "the rate is {mbit} Mbit/s, but the guest sends {seen:.2?}"
+        );
+    }
+    dom0.run(&format!("xenstore-write {rate} nonsense"))?;
+    let free = measured_rate(&lab, &interface, 3)? / 1e6;
+    dom0.run(&format!("xenstore-rm {rate}"))?;
+    flow.abandon();
+    ensure!(
+        free > 12.0,
+        "with a rate that makes no sense traffic should not be limited, but is {free:.1} Mbit/s"
+    );
+    Ok(())
+}
+
+fn vlan(context: &mut Context) -> Result<()> {
+    let guest = context.guest(Kind::Pv)?;
+    let lab = context.lab()?;
+    let (dom0, limit) = (lab.dom0(), lab.limit(120));
+    let tagged = |parent: &str, host: u32| {
+        format!(
+            "modprobe 8021q 2>/dev/null; ip link add link {parent} name {parent}.7 type vlan id 7 \
+             && ip addr add 10.7.0.{host}/24 dev {parent}.7 \
+             && ip -6 addr add fd07::{host}/64 dev {parent}.7 nodad && ip link set {parent}.7 up"
+        )
+    };
+    dom0.run(&tagged("br0", 1))
+        .context("a VLAN interface in dom0")?;
+    guest
+        .run(&tagged("eth0", 2))
+        .context("a VLAN interface in the guest")?;
+    for address in ["10.7.0.1", "fd07::1"] {
+        ping(&guest, address, 3, 1400, limit)?;
+    }
+    transfer(&guest, &dom0, "10.7.0.1", 4 * MIB, context.seed(), limit)?;
+    transfer(&dom0, &guest, "fd07::2", 4 * MIB, context.seed(), limit)?;
+    guest.run("ip link del eth0.7")?;
+    dom0.run("ip link del br0.7")?;
+    Ok(())
+}
+
+/// Reads a counter of `ethtool -S`.
+fn counter(lab: &Lab, interface: &str, name: &str) -> Result<u64> {
+    let output = lab.dom0().run(&format!("ethtool -S {interface}"))?;
+    output
+        .text()
+        .lines()
+        .find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(": "))
+        .with_context(|| format!("ethtool -S {interface} has no {name}"))?
+        .trim()
+        .parse()
+        .with_context(|| format!("{name} of {interface} is not a number"))
+}
+
+fn visible(context: &mut Context) -> Result<()> {
+    /// What programs made for xen-netback look for.
+    const OF_XEN_NETBACK: [&str; 5] = [
+        "rx_gso_checksum_fixup",
+        "tx_zerocopy_sent",
+        "tx_zerocopy_success",
+        "tx_zerocopy_fail",
+        "tx_frag_overflow",
+    ];
+    let guest = context.guest(Kind::Pvh)?;
+    let lab = context.lab()?;
+    let (dom0, limit) = (lab.dom0(), lab.limit(300));
+    let interface = guest.vif_name(0)?;
+    for name in OF_XEN_NETBACK {
+        counter(&lab, &interface, name)?;
+    }
+    let before = (
+        counter(&lab, &interface, "rx_slots")?,
+        counter(&lab, &interface, "tx_slots")?,
+        counter(&lab, &interface, "notifications_sent")?,
+    );
+    let file = format!("/sys/kernel/debug/netback/{interface}/queue0");
+    let events = "/sys/kernel/debug/tracing/events/netback";
+
+    dom0.run(&format!("echo 1 > {events}/netback_batch/enable"))?;
+    let flow = Background::begin(&guest, &dom0, DOM0, 32 * MIB, context.seed(), limit)?;
+    for _ in 0..20 {
+        let text = dom0.read(&file)?;
+        ensure!(
+            text.contains("state:    connected") && text.contains("tx ring:"),
+            "{file} reads {text:?}"
+        );
+    }
+    flow.whole()?;
+    both_ways(&lab, &guest, 4 * MIB, context.seed())?;
+    let traced = dom0.run(&format!(
+        "echo 0 > {events}/netback_batch/enable; \
+         grep -c 'netback_batch: group=' /sys/kernel/debug/tracing/trace; \
+         echo > /sys/kernel/debug/tracing/trace"
+    ))?;
+    ensure!(
+        traced.text().trim().parse::<u64>()? > 0,
+        "no batch was traced"
+    );
+    let after = (
+        counter(&lab, &interface, "rx_slots")?,
+        counter(&lab, &interface, "tx_slots")?,
+        counter(&lab, &interface, "notifications_sent")?,
+    );
+    ensure!(
+        after.0 > before.0 && after.1 > before.1 && after.2 > before.2,
+        "counters went from {before:?} to {after:?} under traffic"
+    );
+    ensure!(
+        counter(&lab, &interface, "rx_packets")? <= statistic(&lab, &interface, "rx_packets")?,
+        "ethtool knows of more frames than ip does"
+    );
+    Ok(())
+}
+
+fn threads_and_one_channel(context: &mut Context) -> Result<()> {
+    context.reset();
+    let lab = context
+        .builder()
+        .parameters("threaded=Y separate_tx_rx_irq=N")
+        .boot()?;
+    let threads = lab.dom0().run("ps | grep -c '[n]api/netback/'")?;
+    ensure!(
+        threads.text().trim() == "2",
+        "two processors should have two workers, but there are {}",
+        threads.text().trim()
+    );
+    for kind in [Kind::Pv, Kind::Pvh] {
+        let guest = lab.guest().kind(kind).start()?;
+        let channels = format!("{}-q0", guest.vif_name(0)?);
+        let interrupts = lab.dom0().read("/proc/interrupts")?;
+        ensure!(
+            interrupts.contains(&channels) && !interrupts.contains(&format!("{channels}-")),
+            "{channels} should have one interrupt for both directions"
+        );
+        both_ways(&lab, &guest, 8 * MIB, context.seed())?;
+        guest.destroy()?;
+    }
+    health::check(&lab, None)
+}
+
+fn stall(context: &mut Context) -> Result<()> {
+    context.reset();
+    let lab = context
+        .builder()
+        .parameters("rx_drain_timeout_msecs=500 rx_stall_timeout_msecs=2000")
+        .boot()?;
+    let (dom0, limit) = (lab.dom0(), lab.limit(120));
+    let guest = lab.guest().pv().start()?;
+    let interface = guest.vif_name(0)?;
+    let carrier = |wanted: u32| {
+        let script = format!(
+            "for i in $(seq 300); do \
+               [ \"$(cat /sys/class/net/{interface}/carrier)\" = {wanted} ] && exit 0; sleep 0.2; \
+             done; exit 1"
+        );
+        dom0.run_within(&script, limit)
+            .with_context(|| format!("carrier of {interface} did not become {wanted}"))
+    };
+
+    both_ways(&lab, &guest, MIB, context.seed())?;
+    dom0.run(&format!("xl pause {}", guest.domid()?))?;
+    // More than its rings hold, so that frames have to wait.
+    let flood = dom0.net(
+        NetRole::UdpSend {
+            to: format!("{}:9", guest.address()).parse()?,
+            count: 5000,
+            size: 1400,
+            seed: context.seed(),
+        },
+        limit,
+    );
+    carrier(0)?;
+    drop(flood);
+    let (expired, stalls) = (
+        counter(&lab, &interface, "drop_expired")?,
+        counter(&lab, &interface, "stalls")?,
+    );
+    ensure!(
+        expired > 0 && stalls == 1,
+        "{expired} frames expired and {stalls} stalls were counted"
+    );
+    std::thread::sleep(Duration::from_secs(2));
+    let text = dom0.read(&format!("/sys/kernel/debug/netback/{interface}/queue0"))?;
+    ensure!(
+        text.contains("backlog:  0 bytes"),
+        "frames are still kept for a stalled guest: {text}"
+    );
+    dom0.run(&format!("xl unpause {}", guest.domid()?))?;
+    carrier(1)?;
+    both_ways(&lab, &guest, MIB, context.seed()).context("after the stall")?;
+    guest.destroy()?;
+    health::check(&lab, None)
+}
