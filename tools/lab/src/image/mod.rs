@@ -46,6 +46,8 @@ const DOM0_PROGRAMS: &[&str] = &[
     "usr/bin/xenstore-watch",
     // busybox's own shell would run its applets in place of the real programs.
     "usr/bin/dash",
+    // busybox's insmod tries twice when the module says no.
+    "usr/bin/kmod",
     "usr/sbin/ip",
     "usr/sbin/bridge",
     "usr/sbin/tc",
@@ -217,6 +219,14 @@ fn assemble(sdk: &Sdk, role: Role, agent: Vec<u8>) -> Result<Archive> {
         ("usr/bin/sh", "dash"),
     ] {
         archive.add(link, Entry::Link(target.into()));
+    }
+    if role == Role::Dom0 {
+        for program in ["insmod", "rmmod", "lsmod", "modinfo"] {
+            archive.add(
+                &format!("usr/sbin/{program}"),
+                Entry::Link("../bin/kmod".into()),
+            );
+        }
     }
     archive.add("dev/console", Entry::Device(5, 1));
     archive.add("dev/null", Entry::Device(1, 3));
