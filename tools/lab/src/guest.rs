@@ -402,11 +402,9 @@ impl Guest {
 
     /// Plugs in the vif `handle` and waits until the guest has its address.
     pub fn attach_vif(&self, handle: u32) -> Result<()> {
-        self.xl(&format!(
-            "network-attach {} {}",
-            self.domid()?,
-            self.vif(handle)
-        ))?;
+        // Here xl wants words where its configuration files want commas.
+        let vif = self.vif(handle).replace(',', " ");
+        self.xl(&format!("network-attach {} {vif}", self.domid()?))?;
         self.state().vifs.insert(handle);
         self.await_vif(handle)
     }
