@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -53,8 +53,9 @@ fn session_number() -> u32 {
     }
 }
 
-/// Connects to a socket whose path may be longer than an address can be.
-fn connect(path: &Path) -> Result<UnixStream> {
+/// Connects to a socket whose path may be longer than an address can be, as soon as somebody
+/// listens there.
+fn connect(path: &Path, limit: Duration) -> Result<UnixStream> {
     let (parent, name) = path
         .parent()
         .zip(path.file_name())
@@ -63,13 +64,27 @@ fn connect(path: &Path) -> Result<UnixStream> {
     let short = Path::new("/proc/self/fd")
         .join(dir.as_raw_fd().to_string())
         .join(name);
-    UnixStream::connect(short).with_context(|| format!("cannot connect to {}", path.display()))
+    let start = Instant::now();
+    loop {
+        match UnixStream::connect(&short) {
+            // The path may not be there yet, or bound but not listened on.
+            Err(e)
+                if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
+                    && start.elapsed() < limit =>
+            {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            outcome => {
+                return outcome.with_context(|| format!("cannot connect to {}", path.display()))
+            }
+        }
+    }
 }
 
 impl Channel {
     /// Opens a session with the agent behind the socket at `path`; `name` is for messages.
     pub fn open(path: &Path, name: &str, limit: Duration) -> Result<(Self, Kernel)> {
-        let stream = connect(path)?;
+        let stream = connect(path, limit)?;
         let session = session_number();
         let mut writer = FrameWriter::new(stream.try_clone()?, session);
         writer.flush_line()?;

@@ -2,7 +2,6 @@
 
 //! The agent and the lab's end of the channel, on the host and without Xen.
 
-use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -11,27 +10,24 @@ use netback_lab::{transfer, Checkout, Machine};
 use netback_proto::Exit;
 
 struct Agent {
-    child: Child,
     machine: Machine,
+    process: Process,
     _dir: tempfile::TempDir,
 }
 
 impl Drop for Agent {
     fn drop(&mut self) {
         self.machine.channel().close();
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
-fn wait_for(path: &Path) {
-    let start = Instant::now();
-    while !path.exists() {
-        assert!(
-            start.elapsed() < Duration::from_secs(10),
-            "the agent does not listen"
-        );
-        std::thread::sleep(Duration::from_millis(5));
+/// A child that does not outlive the test, whichever way that ends.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -39,16 +35,12 @@ fn agent() -> Agent {
     let binary = Checkout::find().unwrap().agent().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("socket");
-    let child = Command::new(binary)
-        .arg("socket")
-        .arg(&path)
-        .spawn()
-        .unwrap();
-    wait_for(&path);
+    let child = Command::new(binary).arg("socket").arg(&path).spawn();
+    let process = Process(child.unwrap());
     let (channel, kernel) = Channel::open(&path, "agent", Duration::from_secs(10)).unwrap();
     Agent {
-        child,
         machine: Machine::new(channel, kernel),
+        process,
         _dir: dir,
     }
 }
@@ -97,7 +89,7 @@ fn what_a_command_leaves_behind_does_not_hold_up_its_end() {
 }
 
 #[test]
-fn a_process_takes_input_and_signals() {
+fn aprocess_takes_input_and_signals() {
     let agent = agent();
     let process = agent.machine.spawn("cat").unwrap();
     process.input(b"some input").unwrap();
@@ -159,7 +151,7 @@ fn much_output_from_many_commands_at_once() {
 fn an_agent_that_dies_is_noticed() {
     let mut agent = agent();
     let process = agent.machine.spawn("sleep 100").unwrap();
-    agent.child.kill().unwrap();
+    agent.process.0.kill().unwrap();
     let error = process.wait(LIMIT).unwrap_err().to_string();
     assert!(error.contains("gone"), "{error}");
 }
