@@ -7,12 +7,17 @@
 #
 # Each target runs for SECONDS of one processor (default 60), starting from the seed corpus and from
 # what earlier runs found, which is kept in target/corpus. A finding ends the run with status 1;
-# the input is kept in target/findings. A stable toolchain will do. Coverage of netback/netif/, over
+# the input is kept in target/findings. A stable toolchain and a C++ compiler will do. Coverage of netback/netif/, over
 # the whole corpus, needs the toolchain's own llvm-profdata and llvm-cov (rustup component
 # llvm-tools); without them it is left out.
 
 set -euo pipefail
 cd "$(dirname "$0")"
+
+command -v c++ >/dev/null || {
+    echo 'fuzz: libFuzzer is written in C++; install g++' >&2
+    exit 1
+}
 
 seconds=${1:-60}
 shift || true

@@ -10,7 +10,7 @@
 use std::cell::{Cell, RefCell};
 
 use crate::{
-    abi::{ExtraInfo, RxWords, TxRequest, TxWords, RING_SIZE},
+    abi::{ExtraInfo, RxRequest, RxWords, TxRequest, TxWords, RING_SIZE},
     ring::{Ring, SharedPage},
 };
 
@@ -102,7 +102,11 @@ impl MakeSlot for TxWords {
 
 impl MakeSlot for RxWords {
     fn make(source: &Source<'_>) -> Self {
-        [source.u16().into(), source.u8().into()]
+        RxRequest {
+            id: source.u16(),
+            gref: source.u8().into(),
+        }
+        .to_words()
     }
 }
 
@@ -169,7 +173,7 @@ where
     fn rsp_event(&self) -> u32 {
         match self.source.u8() {
             0..=127 => {}
-            128..=247 => self.page.set_rsp_event(self.page.rsp_prod()),
+            128..=247 => self.page.set_rsp_event(self.page.rsp_prod_acquire()),
             _ => self.page.set_rsp_event(self.source.u32()),
         }
         self.page.rsp_event()

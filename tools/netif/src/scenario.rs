@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     abi::{self, RxWords, TxResponse, TxWords, RING_SIZE},
-    credit::{Credit, Rate},
+    copy::Pieces,
+    credit::{Credit, NanosUntil, Rate, RateError},
     extra::Extra,
     fault::Fault,
     frontend::reassemble,
-    hash::HashType,
+    hash::{HashType, Key, Mapping},
     hostile::{Hostile, Source},
     lifecycle::{self, Action, Backend, Conditions, Steps, XenbusState},
     multicast::Filter,
@@ -113,11 +114,15 @@ impl Transmit<'_, '_, '_> {
             Taken::Packet => {
                 check_packet(&packet);
                 assert!(!packet.is_empty());
-                let places = packet
+                let places: Vec<_> = packet
                     .slots()
                     .iter()
                     .map(|_| self.pending.alloc().expect("room was made sure of"))
                     .collect();
+                for place in &places {
+                    let mut others = self.batch.iter().flat_map(|frame| &frame.places);
+                    assert!(others.all(|other| other.get() != place.get()));
+                }
                 self.batch.push(UnderWay { packet, places });
             }
             Taken::Multicast(op) => {
@@ -192,6 +197,7 @@ impl Transmit<'_, '_, '_> {
         assert!(under_way <= RING_SIZE);
         // The indices are in order, and within a ring of each other.
         let indices = self.ring.indices();
+        assert_eq!(self.ring.produced(), indices.req_prod);
         let order = [
             indices.rsp_prod,
             indices.rsp_prod_pvt,
@@ -650,6 +656,129 @@ pub fn lifecycle(data: &[u8]) {
             if step.action == Action::Unregister {
                 return;
             }
+        }
+    }
+}
+
+/// The smaller parts, each against a model of it.
+pub fn parts(data: &[u8]) {
+    let source = Source::new(data);
+    let mut now = u64::from(source.u32());
+    let mut credit = Credit::new(any_rate(&source), now);
+    let mut pending = Pending::starting_at(source.u32());
+    let mut places = BTreeMap::new();
+    let mut filter = Filter::new();
+    let mut group = BTreeSet::new();
+    let mut mapping = Mapping::new();
+    let mut table: Vec<u32> = Vec::new();
+    while !source.is_empty() {
+        match source.u8() & 7 {
+            // A frame is paid for, now or after the time told.
+            0 => {
+                now += u64::from(source.u16());
+                let len = source.u32() & 0x3ffff;
+                if let Err(NanosUntil(wait)) = credit.take(len, now) {
+                    assert!(wait > 0);
+                    if wait < 1 << 40 {
+                        now += wait;
+                        assert_eq!(credit.take(len, now), Ok(()));
+                    }
+                }
+            }
+            1 => credit.set_rate(any_rate(&source), now),
+            2 => match pending.alloc() {
+                Some(place) => assert!(places.insert(place.get(), place).is_none()),
+                None => assert_eq!(places.len(), 256),
+            },
+            3 => {
+                let at = usize::from(source.u8());
+                if let Some(place) = places.remove(&at) {
+                    pending.free(place);
+                }
+            }
+            4 => {
+                let addr = [source.u8(), 0, 0, 0, 0, source.u8()];
+                if source.u8() & 3 == 0 {
+                    filter.del(&addr);
+                    group.remove(&addr);
+                } else if filter.add(&addr).is_ok() {
+                    group.insert(addr);
+                }
+                assert_eq!(
+                    (filter.len(), filter.is_empty()),
+                    (group.len(), group.is_empty())
+                );
+                assert!(filter.len() <= 64);
+                let expected = addr[0] & 1 == 0 || group.contains(&addr);
+                assert_eq!(filter.passes(&addr), expected);
+            }
+            5 => {
+                let (src, dst) = (usize::from(source.u16()), usize::from(source.u16()));
+                let len = usize::from(source.u16());
+                let mut at = 0;
+                for piece in Pieces::new(src, dst, len) {
+                    assert_eq!((piece.src, piece.dst), (src + at, dst + at));
+                    assert!(u32::from(piece.src_offset()) + u32::from(piece.len) <= 4096);
+                    assert!(u32::from(piece.dst_offset()) + u32::from(piece.len) <= 4096);
+                    at += usize::from(piece.len);
+                }
+                assert_eq!(at, len);
+            }
+            6 => {
+                if source.u8() & 1 == 0 {
+                    let size = source.u32() & 0x800000ff;
+                    match mapping.resize(size) {
+                        Ok(()) => table = vec![0; size as usize],
+                        Err(_) => assert!(size > 128),
+                    }
+                } else {
+                    let offset = source.u32();
+                    let len = usize::from(source.u8());
+                    let entries: Vec<_> = source.bytes(len).iter().map(|&b| b.into()).collect();
+                    let end = u64::from(offset) + entries.len() as u64;
+                    let fits = end <= table.len() as u64 && entries.iter().all(|&e: &u32| e < 200);
+                    assert_eq!(mapping.set(offset, &entries, 200).is_ok(), fits);
+                    if fits {
+                        table[offset as usize..end as usize].copy_from_slice(&entries);
+                    }
+                }
+                let hash = source.u32();
+                let queue = match table.len() as u32 {
+                    0 => hash % 200,
+                    size => table[(hash % size) as usize],
+                };
+                assert_eq!(u32::from(mapping.queue(hash, 200)), queue);
+                assert_eq!(mapping.size() as usize, table.len());
+            }
+            _ => {
+                let key = source.bytes(usize::from(source.u8() & 63));
+                let Some(key) = Key::new(key) else {
+                    assert!(key.len() > 40);
+                    continue;
+                };
+                // Without carry, a hash of a sum is the sum of the hashes.
+                let [a, b] = [source.u32().to_be_bytes(), source.u32().to_be_bytes()];
+                let sum: Vec<_> = a.iter().zip(b).map(|(a, b)| a ^ b).collect();
+                assert_eq!(key.hash(&sum), key.hash(&a) ^ key.hash(&b));
+            }
+        }
+    }
+    assert_eq!(pending.available() as usize + places.len(), 256);
+}
+
+/// A rate as a toolstack may write it.
+fn any_rate(source: &Source<'_>) -> Option<Rate> {
+    let text = match source.u8() {
+        tag @ 0..=127 => format!("{},{}", u32::from(tag) << (tag & 15), source.u16()),
+        128..=191 => format!("{},{}", source.u32(), source.u32()),
+        tag => return Rate::parse(source.bytes((tag & 31).into())).unwrap_or(None),
+    };
+    match Rate::parse(text.as_bytes()) {
+        Ok(rate) => rate,
+        Err(error) => {
+            assert_eq!(error, RateError::Nothing);
+            assert!(text.starts_with("0,"));
+            None
         }
     }
 }

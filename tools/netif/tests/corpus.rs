@@ -39,3 +39,8 @@ fn hostile_keys() {
 fn hostile_states() {
     replay("lifecycle", scenario::lifecycle);
 }
+
+#[test]
+fn parts() {
+    replay("parts", scenario::parts);
+}

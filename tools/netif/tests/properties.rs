@@ -466,6 +466,12 @@ proptest! {
 
     /// See above.
     #[test]
+    fn the_parts_agree_with_their_models(data in prop::collection::vec(any::<u8>(), 0..1000)) {
+        scenario::parts(&data);
+    }
+
+    /// See above.
+    #[test]
     fn hostile_states_break_nothing(data in prop::collection::vec(any::<u8>(), 0..300)) {
         scenario::lifecycle(&data);
     }
