@@ -4,8 +4,10 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::serve::lock;
 use anyhow::{bail, Context, Result};
 use netback_proto::{Hasher, NetReport, NetRole, Source};
 
@@ -17,11 +19,32 @@ const TRIES: u32 = 8;
 /// How long an answer may take; emulated machines are slow.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// The stream of a test that goes on, so that the test can be called off.
+pub type Stream = Arc<Mutex<Option<TcpStream>>>;
+
+fn remember(slot: &Stream, stream: &TcpStream) -> Result<()> {
+    *lock(slot) = Some(stream.try_clone()?);
+    Ok(())
+}
+
+/// Calls a test off: whoever waits for its stream finds it closed.
+pub fn call_off(slot: &Stream) {
+    if let Some(stream) = lock(slot).as_ref() {
+        // It may have ended by itself.
+        let _ = stream.shutdown(Shutdown::Both);
+    }
+}
+
 /// Plays `role`; `ready` is called once a listening end may be connected to.
-pub fn play(role: &NetRole, limit: Duration, ready: impl FnOnce()) -> Result<NetReport> {
+pub fn play(
+    role: &NetRole,
+    limit: Duration,
+    slot: &Stream,
+    ready: impl FnOnce(),
+) -> Result<NetReport> {
     match *role {
-        NetRole::TcpReceive { at } => tcp_receive(at, limit, ready),
-        NetRole::TcpSend { to, bytes, seed } => tcp_send(to, bytes, seed, limit),
+        NetRole::TcpReceive { at } => tcp_receive(at, limit, slot, ready),
+        NetRole::TcpSend { to, bytes, seed } => tcp_send(to, bytes, seed, limit, slot),
         NetRole::UdpReceive { at } => udp_receive(at, limit, ready),
         NetRole::UdpSend {
             to,
@@ -57,11 +80,17 @@ fn accept(listener: &TcpListener, limit: Duration) -> Result<TcpStream> {
     }
 }
 
-fn tcp_receive(at: SocketAddr, limit: Duration, ready: impl FnOnce()) -> Result<NetReport> {
+fn tcp_receive(
+    at: SocketAddr,
+    limit: Duration,
+    slot: &Stream,
+    ready: impl FnOnce(),
+) -> Result<NetReport> {
     let begun = Instant::now();
     let listener = TcpListener::bind(at).with_context(|| format!("cannot listen on {at}"))?;
     ready();
     let mut stream = accept(&listener, limit)?;
+    remember(slot, &stream)?;
     let start = Instant::now();
     let mut hasher = Hasher::default();
     let mut bytes = 0;
@@ -86,10 +115,17 @@ fn tcp_receive(at: SocketAddr, limit: Duration, ready: impl FnOnce()) -> Result<
     })
 }
 
-fn tcp_send(to: SocketAddr, bytes: u64, seed: u64, limit: Duration) -> Result<NetReport> {
+fn tcp_send(
+    to: SocketAddr,
+    bytes: u64,
+    seed: u64,
+    limit: Duration,
+    slot: &Stream,
+) -> Result<NetReport> {
     let begun = Instant::now();
     let mut stream = TcpStream::connect_timeout(&to, limit.min(Duration::from_secs(20)))
         .with_context(|| format!("cannot connect to {to}"))?;
+    remember(slot, &stream)?;
     let start = Instant::now();
     let mut source = Source::new(seed);
     let mut hasher = Hasher::default();

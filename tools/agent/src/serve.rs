@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use netback_proto::{message, FrameReader, FrameWriter, FromAgent, Kernel, ToAgent};
+use netback_proto::{message, FrameReader, FrameWriter, FromAgent, Kernel, NetRole, ToAgent};
 
 use crate::link::Links;
 use crate::{exec, files, net};
@@ -65,6 +65,8 @@ pub struct Running {
     pub control: Option<Sender<Control>>,
     /// Process group and terminal.
     pub process: Option<exec::Handle>,
+    /// Stream of a network test.
+    pub stream: Option<net::Stream>,
 }
 
 /// Requests that go on.
@@ -97,6 +99,7 @@ impl Session {
             Running {
                 control: Some(control),
                 process: None,
+                stream: None,
             },
         );
         input
@@ -145,8 +148,13 @@ impl Session {
                 }
             }
             ToAgent::Kill { id, signal } => {
-                if let Some(handle) = lock(&self.table).get(&id).and_then(|r| r.process.as_ref()) {
-                    handle.kill(signal);
+                if let Some(running) = lock(&self.table).get(&id) {
+                    if let Some(process) = &running.process {
+                        process.kill(signal);
+                    }
+                    if let Some(stream) = &running.stream {
+                        net::call_off(stream);
+                    }
                 }
             }
             ToAgent::Put { id, path, mode } => {
@@ -156,17 +164,7 @@ impl Session {
             ToAgent::Get { id, path } => {
                 self.background(id, move |answers| files::get(id, &path, answers));
             }
-            ToAgent::Net { id, role, limit_ms } => {
-                let answers = self.answers.clone();
-                std::thread::spawn(move || {
-                    let limit = Duration::from_millis(limit_ms);
-                    let ready = || answers.send(&FromAgent::Ready { id });
-                    match net::play(&role, limit, ready) {
-                        Ok(report) => answers.send(&FromAgent::Net { id, report }),
-                        Err(e) => answers.finish(id, Err(e)),
-                    }
-                });
-            }
+            ToAgent::Net { id, role, limit_ms } => self.net(id, role, limit_ms),
             ToAgent::Link {
                 id,
                 domid,
@@ -195,6 +193,27 @@ impl Session {
         Ok(())
     }
 
+    fn net(&self, id: u32, role: NetRole, limit_ms: u64) {
+        let slot = net::Stream::default();
+        let running = Running {
+            control: None,
+            process: None,
+            stream: Some(slot.clone()),
+        };
+        lock(&self.table).insert(id, running);
+        let (answers, table) = (self.answers.clone(), self.table.clone());
+        std::thread::spawn(move || {
+            let limit = Duration::from_millis(limit_ms);
+            let ready = || answers.send(&FromAgent::Ready { id });
+            let outcome = net::play(&role, limit, &slot, ready);
+            lock(&table).remove(&id);
+            match outcome {
+                Ok(report) => answers.send(&FromAgent::Net { id, report }),
+                Err(e) => answers.finish(id, Err(e)),
+            }
+        });
+    }
+
     fn links(&self) -> Result<Arc<Links>> {
         self.links.clone().context("only dom0's agent links guests")
     }
@@ -211,6 +230,9 @@ impl Session {
         for (_, running) in lock(&self.table).drain() {
             if let Some(process) = running.process {
                 process.kill(libc::SIGKILL);
+            }
+            if let Some(stream) = running.stream {
+                net::call_off(&stream);
             }
         }
     }

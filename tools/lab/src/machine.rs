@@ -36,6 +36,16 @@ impl Output {
     }
 }
 
+/// Enough of a script to know it by.
+fn brief(script: &str) -> String {
+    const ENOUGH: usize = 160;
+    let mut text: String = script.chars().take(ENOUGH).collect();
+    if text.len() < script.len() {
+        text.push_str(" ...");
+    }
+    text
+}
+
 /// Something with an agent in it.
 #[derive(Clone)]
 pub struct Machine {
@@ -71,7 +81,7 @@ impl Machine {
             bail!(
                 "in {}, {:?} ended with {}\n{}",
                 self.channel.name(),
-                script,
+                brief(script),
                 output.status,
                 tail_of(&format!("{}{}", output.stdout, output.stderr), 20)
             );
@@ -289,6 +299,19 @@ pub struct NetTest {
 }
 
 impl NetTest {
+    /// Calls it off and waits for its end, whatever that is.
+    pub fn call_off(self) {
+        let id = self.request.id();
+        let told = self
+            .request
+            .channel()
+            .send(&ToAgent::Kill { id, signal: 0 });
+        // If the machine is gone, so is the test.
+        if told.is_ok() {
+            let _ = self.request.next_before(Instant::now() + GRACE);
+        }
+    }
+
     /// Waits for what it measured.
     pub fn wait(self) -> Result<NetReport> {
         match self

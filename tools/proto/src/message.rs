@@ -52,7 +52,7 @@ pub enum ToAgent {
         /// New size.
         terminal: Terminal,
     },
-    /// Sends a signal to a command's process group.
+    /// Sends a signal to a command's process group, or calls a network test off.
     Kill {
         /// Number of the command.
         id: u32,

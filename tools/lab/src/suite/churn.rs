@@ -68,7 +68,7 @@ B=/local/domain/0/backend/vif/$D/1
 F=/local/domain/$D/device/vif/1
 await_state() {
 	for t in $(seq 1000); do
-		[ "$(xenstore-read $B/state 2>/dev/null)" = $1 ] && return
+		[ "$(xenstore-read $B/state 2>/dev/null)" = $1 ] && return 0
 		sleep 0.02
 	done
 	echo "cycle $i: the backend does not come to state $1"
@@ -77,7 +77,7 @@ await_state() {
 }
 await_gone() {
 	for t in $(seq 1000); do
-		[ -e /sys/class/net/vif$D.1 ] || return
+		[ -e /sys/class/net/vif$D.1 ] || return 0
 		sleep 0.02
 	done
 	echo "cycle $i: vif$D.1 does not go"

@@ -154,6 +154,9 @@ impl Background {
         Ok(())
     }
 
-    /// Does not care for the end: a machine that took part is gone.
-    pub fn abandon(self) {}
+    /// Ends what is left of it: a machine that took part is gone.
+    pub fn abandon(self) {
+        self.sender.call_off();
+        self.receiver.call_off();
+    }
 }
