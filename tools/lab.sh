@@ -9,5 +9,6 @@ export CARGO
 # Debian's side-by-side toolchains find their rustc beside them.
 PATH=$(dirname "$CARGO"):$PATH
 export PATH
+[ -x "$tools/target/release/lab" ] || echo "building the lab's command ..." >&2
 "$CARGO" build --quiet --release --locked --manifest-path "$tools/Cargo.toml" -p netback-lab
 exec "$tools/target/release/lab" "$@"
