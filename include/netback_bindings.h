@@ -2,7 +2,7 @@
 /*
  * What netback needs of the kernel's C interfaces and the kernel crate does
  * not bind: the one header that the module-local bindgen run reads. Only the
- * names on the allow-list in Kbuild come out of it.
+ * names on the allow-list in bindgen_parameters come out of it.
  */
 #ifndef NETBACK_BINDINGS_H
 #define NETBACK_BINDINGS_H

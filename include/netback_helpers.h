@@ -2,7 +2,7 @@
 /*
  * What bindgen cannot express: inline functions, macros and bit-fields of the
  * kernel's headers as real functions, and the module parameters that the
- * module! macro has no types for. No logic lives here.
+ * module! macro has no types for. What they do is decided in Rust.
  */
 #ifndef NETBACK_HELPERS_H
 #define NETBACK_HELPERS_H
@@ -72,7 +72,7 @@ void netback_netdev_setup(struct net_device *dev, struct device *parent,
 			  const struct netdev_stat_ops *stat_ops,
 			  netdev_features_t features, unsigned int max_mtu,
 			  const u8 *address);
-const char *netback_netdev_name(const struct net_device *dev);
+void netback_netdev_copy_name(const struct net_device *dev, char *name);
 void netback_netdev_set_name(struct net_device *dev, const char *name);
 bool netback_netdev_running(const struct net_device *dev);
 unsigned int netback_netdev_mtu(const struct net_device *dev);
@@ -83,13 +83,14 @@ void netback_tx_start_all(struct net_device *dev);
 void netback_tx_stop_all(struct net_device *dev);
 void netback_tx_wake_all(struct net_device *dev);
 void netback_tx_disable(struct net_device *dev);
-void netback_tx_stop(struct net_device *dev, unsigned int queue);
-bool netback_tx_stopped(const struct net_device *dev, unsigned int queue);
-void netback_tx_wake(struct net_device *dev, unsigned int queue);
-void netback_tx_sent(struct net_device *dev, unsigned int queue, unsigned int bytes);
-void netback_tx_completed(struct net_device *dev, unsigned int queue,
-			  unsigned int packets, unsigned int bytes);
-void netback_tx_reset(struct net_device *dev, unsigned int queue);
+struct netdev_queue *netback_tx_queue(struct net_device *dev, unsigned int index);
+void netback_tx_stop(struct netdev_queue *queue);
+bool netback_tx_stopped(const struct netdev_queue *queue);
+void netback_tx_wake(struct netdev_queue *queue);
+void netback_tx_sent(struct netdev_queue *queue, unsigned int bytes);
+void netback_tx_completed(struct netdev_queue *queue, unsigned int packets,
+			  unsigned int bytes);
+void netback_tx_reset(struct netdev_queue *queue);
 
 struct napi_struct *netback_napi_new(struct net_device *dev,
 				     int (*poll)(struct napi_struct *, int),

@@ -59,6 +59,10 @@ const MAX_VISITS: usize = 64;
 /// Frames from guests in one batch at most: NAPI's weight.
 const MAX_INBOUND: usize = 64;
 
+/// Pieces that one frame may come to, in either direction: for each slot and each
+/// border of a page or fragment two at most.
+const MAX_FRAME_PIECES: usize = 96;
+
 /// Pages that a group's page pool keeps at hand.
 const POOL_PAGES: u32 = 256;
 
@@ -271,7 +275,13 @@ impl Worker {
             if self.visits.push_within_capacity(visit).is_err() {
                 break;
             }
-            if left == 0 || !self.tx.has_room() {
+            // Who finds no room would lose its turn: those who have not been looked
+            // at stay first in line for the next batch.
+            if left == 0
+                || !self.tx.has_room()
+                || !self.rx.has_room()
+                || self.transfer.room() < MAX_FRAME_PIECES
+            {
                 break;
             }
         }
@@ -286,8 +296,8 @@ impl Worker {
             *work = queue.joined();
         }
         if queue.wants_to_go() {
-            let work = work.take();
-            queue.rest().let_go(work);
+            let (work, departure) = (work.take(), queue.acknowledge());
+            queue.rest().let_go(departure, work);
             return None;
         }
         if work.is_none() || !queue.is_enabled() {
@@ -426,11 +436,15 @@ fn settle(queue: Scheduled<Queue>, token: &mut Token, run: &mut Fifo<Queue>) {
                 }
                 Err(fault) => {
                     queue.disable(fault);
+                    queue.purge(work_of(&queue, token));
                     queue.has_errand()
                 }
             }
         }
-        None => queue.has_errand(),
+        None => {
+            queue.purge(work_of(&queue, token));
+            queue.has_errand()
+        }
     };
 
     if again {

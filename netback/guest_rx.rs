@@ -28,6 +28,9 @@ use crate::vif::queue::{
 use crate::xen::grant::Granted;
 use kernel::prelude::*;
 
+/// Slots that one frame takes at most: its data and three extra infos.
+const MAX_FRAME_SLOTS: usize = rx::MAX_DATA_SLOTS as usize + 3;
+
 /// A slot that a frame takes, answered but not published.
 struct Slot {
     visit: u16,
@@ -110,9 +113,12 @@ impl GuestRx {
             let needed = rx::slots_needed(&frame, &queue.options);
             let verdict = if !fits(&frame, skb, &queue.options) {
                 Err(DropReason::TooLong)
-            } else if !share.is_left() || !self.has_room(skb, needed, batch) {
+            } else if !share.is_left() || !self.has_room_for(skb, needed, batch) {
                 return Ok(true);
             } else if work.rx.room_for(needed)? {
+                if work.patience.stalled_for().is_none() {
+                    work.patience.feed();
+                }
                 Ok(())
             } else {
                 work.patience.starve(needed);
@@ -139,8 +145,14 @@ impl GuestRx {
         }
     }
 
+    /// Whether the batch has room for the slots of any frame.
+    #[inline]
+    pub(crate) fn has_room(&self) -> bool {
+        self.slots.len() + MAX_FRAME_SLOTS <= Self::MAX_SLOTS
+    }
+
     /// Whether the batch has room for a frame.
-    fn has_room(&self, skb: &SkBuff, needed: u32, batch: &Batch<'_>) -> bool {
+    fn has_room_for(&self, skb: &SkBuff, needed: u32, batch: &Batch<'_>) -> bool {
         let needed = needed as usize;
 
         self.slots.len() + needed <= Self::MAX_SLOTS

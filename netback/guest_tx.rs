@@ -131,15 +131,15 @@ impl GuestTx {
             }
             if let Err(wait) = queue.police.pass(len) {
                 queue.stats.credit_waits.add(1);
-                trace::credit(queue.device.name(), queue.index, len, wait);
+                trace::credit(&queue.device.name(), queue.index, len, wait);
                 work.held = Some(wait);
                 return Ok((false, taken));
             }
-            let before = work.tx.unanswered() + work.tx.unpublished();
+            let before = work.tx.consumed();
             let Some(chain) = work.tx.take(&self.limits, &mut self.packet)? else {
                 break;
             };
-            let slots = work.tx.unanswered() + work.tx.unpublished() - before;
+            let slots = work.tx.consumed().wrapping_sub(before);
 
             queue.stats.rx_slots.add(slots.into());
             share.spend(len, slots);
@@ -158,11 +158,11 @@ impl GuestTx {
     fn begin(&mut self, visit: u16, queue: &Queue, work: &mut Work, batch: &mut Batch<'_>) {
         let packet = &self.packet;
         let transfer = &mut *batch.transfer;
-        let Some(skb) = SkBuff::for_frame(batch.polling, batch.pool, packet.len()) else {
+        if !transfer.begin_inbound(batch.polling, batch.pool, packet.len()) {
             work.tx.answer_packet(packet, abi::RSP_ERROR);
             queue.stats.dropped(DropReason::NoMemory);
             return;
-        };
+        }
         let frame = Frame {
             visit,
             slots: packet.slots().len() as u16,
@@ -171,7 +171,7 @@ impl GuestTx {
             gso: packet.gso(),
         };
         // `gather` has made sure of room for all that follows.
-        if !transfer.begin_inbound(skb) || self.frames.push_within_capacity(frame).is_err() {
+        if self.frames.push_within_capacity(frame).is_err() {
             return;
         }
         for slot in packet.slots() {

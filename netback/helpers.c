@@ -2,7 +2,7 @@
 /*
  * Inline functions, macros and bit-fields of the kernel's headers as functions
  * that Rust can call, and the module parameters whose types or permissions the
- * module! macro cannot declare. No logic lives here.
+ * module! macro cannot declare. What they do is decided in Rust.
  */
 #include <linux/cpumask.h>
 #include <linux/etherdevice.h>
@@ -227,9 +227,9 @@ void netback_netdev_setup(struct net_device *dev, struct device *parent,
 	netif_carrier_off(dev);
 }
 
-const char *netback_netdev_name(const struct net_device *dev)
+void netback_netdev_copy_name(const struct net_device *dev, char *name)
 {
-	return dev->name;
+	strscpy(name, dev->name, IFNAMSIZ);
 }
 
 void netback_netdev_set_name(struct net_device *dev, const char *name)
@@ -282,35 +282,40 @@ void netback_tx_disable(struct net_device *dev)
 	netif_tx_disable(dev);
 }
 
-void netback_tx_stop(struct net_device *dev, unsigned int queue)
+struct netdev_queue *netback_tx_queue(struct net_device *dev, unsigned int index)
 {
-	netif_tx_stop_queue(netdev_get_tx_queue(dev, queue));
+	return index < dev->num_tx_queues ? netdev_get_tx_queue(dev, index) : NULL;
 }
 
-bool netback_tx_stopped(const struct net_device *dev, unsigned int queue)
+void netback_tx_stop(struct netdev_queue *queue)
 {
-	return netif_tx_queue_stopped(netdev_get_tx_queue(dev, queue));
+	netif_tx_stop_queue(queue);
 }
 
-void netback_tx_wake(struct net_device *dev, unsigned int queue)
+bool netback_tx_stopped(const struct netdev_queue *queue)
 {
-	netif_tx_wake_queue(netdev_get_tx_queue(dev, queue));
+	return netif_tx_queue_stopped(queue);
 }
 
-void netback_tx_sent(struct net_device *dev, unsigned int queue, unsigned int bytes)
+void netback_tx_wake(struct netdev_queue *queue)
 {
-	netdev_tx_sent_queue(netdev_get_tx_queue(dev, queue), bytes);
+	netif_tx_wake_queue(queue);
 }
 
-void netback_tx_completed(struct net_device *dev, unsigned int queue,
-			  unsigned int packets, unsigned int bytes)
+void netback_tx_sent(struct netdev_queue *queue, unsigned int bytes)
 {
-	netdev_tx_completed_queue(netdev_get_tx_queue(dev, queue), packets, bytes);
+	netdev_tx_sent_queue(queue, bytes);
 }
 
-void netback_tx_reset(struct net_device *dev, unsigned int queue)
+void netback_tx_completed(struct netdev_queue *queue, unsigned int packets,
+			  unsigned int bytes)
 {
-	netdev_tx_reset_queue(netdev_get_tx_queue(dev, queue));
+	netdev_tx_completed_queue(queue, packets, bytes);
+}
+
+void netback_tx_reset(struct netdev_queue *queue)
+{
+	netdev_tx_reset_queue(queue);
 }
 
 /* A NAPI instance and the context of its poll function. */

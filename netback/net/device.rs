@@ -14,13 +14,17 @@ use core::mem::{
 use core::ops::{
     BitAnd,
     BitOr,
+    Deref,
     Not, //
 };
 use core::ptr::NonNull;
 use kernel::error::to_result;
 use kernel::ffi::c_int;
 use kernel::prelude::*;
-use kernel::sync::aref::AlwaysRefCounted;
+use kernel::sync::aref::{
+    ARef,
+    AlwaysRefCounted, //
+};
 use kernel::types::Opaque;
 
 /// A network device, reference counted.
@@ -44,6 +48,26 @@ unsafe impl AlwaysRefCounted for NetDevice {
     unsafe fn dec_ref(device: NonNull<Self>) {
         // SAFETY: the caller owns a reference.
         unsafe { bindings::netback_netdev_put(device.cast().as_ptr()) };
+    }
+}
+
+/// Bytes of an interface's name, with its terminator.
+pub(crate) const IFNAMSIZ: usize = 16;
+
+/// A copy of an interface's name.
+pub(crate) struct Name([u8; IFNAMSIZ]);
+
+impl Deref for Name {
+    type Target = CStr;
+
+    fn deref(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.0).unwrap_or_default()
+    }
+}
+
+impl kernel::fmt::Display for Name {
+    fn fmt(&self, f: &mut kernel::fmt::Formatter<'_>) -> kernel::fmt::Result {
+        kernel::fmt::Display::fmt(&**self, f)
     }
 }
 
@@ -177,11 +201,13 @@ impl NetDevice {
         self.0.get()
     }
 
-    /// The interface's name.
-    pub(crate) fn name(&self) -> &CStr {
-        // SAFETY: the name is a terminated array inside the device. Renaming
-        // rewrites it in place, so a reader may see a mixture, as C code does.
-        unsafe { CStr::from_char_ptr(bindings::netback_netdev_name(self.as_raw())) }
+    /// The interface's name, as it is now.
+    pub(crate) fn name(&self) -> Name {
+        let mut name = Name([0; IFNAMSIZ]);
+
+        // SAFETY: the buffer has room for a name; it is terminated.
+        unsafe { bindings::netback_netdev_copy_name(self.as_raw(), name.0.as_mut_ptr().cast()) };
+        name
     }
 
     /// Whether the interface is up.
@@ -203,21 +229,6 @@ impl NetDevice {
         unsafe { bindings::netif_carrier_off(self.as_raw()) };
     }
 
-    /// Has the stack ask for [`Operations::features`] and
-    /// [`Operations::max_mtu`] anew: a larger MTU is lowered. Takes rtnl.
-    pub(crate) fn renegotiate(&self, max_mtu: u32) {
-        // SAFETY: the device is registered, rtnl is held for the calls that
-        // want it.
-        unsafe {
-            bindings::rtnl_lock();
-            if bindings::netback_netdev_mtu(self.as_raw()) > max_mtu {
-                bindings::dev_set_mtu(self.as_raw(), max_mtu as c_int);
-            }
-            bindings::netdev_update_features(self.as_raw());
-            bindings::rtnl_unlock();
-        }
-    }
-
     /// Stops the stack from transmitting on any queue, and waits for
     /// transmissions under way.
     pub(crate) fn disable_transmit(&self) {
@@ -230,62 +241,70 @@ impl NetDevice {
         // SAFETY: the device is alive.
         unsafe { bindings::netback_tx_wake_all(self.as_raw()) };
     }
+}
 
-    /// One of the device's transmit queues.
-    #[inline]
-    pub(crate) fn transmit_queue(&self, index: u16) -> TransmitQueue<'_> {
-        TransmitQueue {
-            device: self,
-            index: index.into(),
-        }
+/// A transmit queue of a device, for flow control.
+pub(crate) struct TransmitQueue {
+    queue: NonNull<bindings::netdev_queue>,
+    /// Keeps the queue alive.
+    _device: ARef<NetDevice>,
+}
+
+// SAFETY: a transmit queue may be used from any thread.
+unsafe impl Send for TransmitQueue {}
+// SAFETY: as above; its state consists of atomic bits, and its byte queue limits
+// are used as `sent` and `completed` require.
+unsafe impl Sync for TransmitQueue {}
+
+impl TransmitQueue {
+    /// The queue of this number of `device`.
+    pub(crate) fn new(device: ARef<NetDevice>, index: u16) -> Result<Self> {
+        // SAFETY: the device is alive; the index is checked.
+        let queue = unsafe { bindings::netback_tx_queue(device.as_raw(), index.into()) };
+
+        Ok(Self {
+            queue: NonNull::new(queue).ok_or(EINVAL)?,
+            _device: device,
+        })
     }
-}
 
-/// A transmit queue of a device, for flow control. The index must be below the
-/// number of queues with which the device was made; C checks it.
-pub(crate) struct TransmitQueue<'a> {
-    device: &'a NetDevice,
-    index: u32,
-}
-
-impl TransmitQueue<'_> {
     /// Asks the stack not to transmit on the queue.
     pub(crate) fn stop(&self) {
-        // SAFETY: the device and its queue are alive.
-        unsafe { bindings::netback_tx_stop(self.device.as_raw(), self.index) };
+        // SAFETY: the queue is alive.
+        unsafe { bindings::netback_tx_stop(self.queue.as_ptr()) };
     }
 
     /// Whether the driver has stopped the queue.
     pub(crate) fn is_stopped(&self) -> bool {
-        // SAFETY: the device and its queue are alive.
-        unsafe { bindings::netback_tx_stopped(self.device.as_raw(), self.index) }
+        // SAFETY: the queue is alive.
+        unsafe { bindings::netback_tx_stopped(self.queue.as_ptr()) }
     }
 
     /// Lets the stack transmit again.
     pub(crate) fn wake(&self) {
-        // SAFETY: the device and its queue are alive.
-        unsafe { bindings::netback_tx_wake(self.device.as_raw(), self.index) };
+        // SAFETY: the queue is alive.
+        unsafe { bindings::netback_tx_wake(self.queue.as_ptr()) };
     }
 
     /// Byte queue limits: `bytes` were taken to be transmitted. With the
     /// queue's transmit lock held, before anybody can complete them.
     #[inline]
     pub(crate) fn sent(&self, bytes: u32) {
-        // SAFETY: the device and its queue are alive.
-        unsafe { bindings::netback_tx_sent(self.device.as_raw(), self.index, bytes) };
+        // SAFETY: the queue is alive.
+        unsafe { bindings::netback_tx_sent(self.queue.as_ptr(), bytes) };
     }
 
     /// Byte queue limits: of what was sent, this much is done with. Exactly
     /// what was sent must be completed, once.
     pub(crate) fn completed(&self, packets: u32, bytes: u32) {
-        // SAFETY: the device and its queue are alive.
-        unsafe { bindings::netback_tx_completed(self.device.as_raw(), self.index, packets, bytes) };
+        // SAFETY: the queue is alive.
+        unsafe { bindings::netback_tx_completed(self.queue.as_ptr(), packets, bytes) };
     }
 
     /// Byte queue limits: nothing is under way. With transmission disabled.
     pub(crate) fn reset(&self) {
-        // SAFETY: the device and its queue are alive.
-        unsafe { bindings::netback_tx_reset(self.device.as_raw(), self.index) };
+        // SAFETY: the queue is alive.
+        unsafe { bindings::netback_tx_reset(self.queue.as_ptr()) };
     }
 }
 
@@ -400,6 +419,21 @@ impl<T: Operations> Registration<T> {
     pub(crate) fn device(&self) -> &NetDevice {
         // SAFETY: alive as long as `self`.
         unsafe { NetDevice::from_raw(self.device.as_ptr()) }
+    }
+
+    /// Has the stack ask for [`Operations::features`] and
+    /// [`Operations::max_mtu`] anew: a larger MTU is lowered. Takes rtnl.
+    pub(crate) fn renegotiate(&self, max_mtu: u32) {
+        // SAFETY: the device is registered, rtnl is held for the calls that
+        // want it.
+        unsafe {
+            bindings::rtnl_lock();
+            if bindings::netback_netdev_mtu(self.device.as_ptr()) > max_mtu {
+                bindings::dev_set_mtu(self.device.as_ptr(), max_mtu as c_int);
+            }
+            bindings::netdev_update_features(self.device.as_ptr());
+            bindings::rtnl_unlock();
+        }
     }
 
     /// The driver's data.

@@ -80,9 +80,34 @@ impl SkBuff {
         unsafe { self.0.as_ref() }
     }
 
-    fn shared_info(&self) -> &bindings::skb_shared_info {
-        // SAFETY: every buffer has its shared info, behind its linear area.
-        unsafe { &*bindings::netback_skb_shinfo(self.0.as_ptr()) }
+    /// The buffer's shared info, behind its linear area. A clone of the buffer
+    /// may be changing its reference count, so no reference is made to it; the
+    /// fields that are read here do not change as long as there is a clone.
+    fn shared_info(&self) -> *mut bindings::skb_shared_info {
+        // SAFETY: the buffer is ours.
+        unsafe { bindings::netback_skb_shinfo(self.0.as_ptr()) }
+    }
+
+    /// How many fragments there are.
+    #[inline]
+    fn fragments(&self) -> usize {
+        // SAFETY: see `shared_info`.
+        usize::from(unsafe { (*self.shared_info()).nr_frags })
+    }
+
+    /// A fragment.
+    #[inline]
+    fn fragment(&self, index: usize) -> Option<bindings::skb_frag> {
+        if index >= self.fragments() {
+            return None;
+        }
+        // SAFETY: see `shared_info`; the first `nr_frags` elements are in use.
+        Some(unsafe {
+            (&raw const (*self.shared_info()).frags)
+                .cast::<bindings::skb_frag>()
+                .add(index)
+                .read()
+        })
     }
 
     /// Bytes of the frame.
@@ -97,9 +122,9 @@ impl SkBuff {
         self.raw().len - self.raw().data_len
     }
 
-    /// A buffer for a frame of `len` bytes (up to 65535) from a guest, its data
-    /// not written yet: headers linear, payload in pages of `pool`.
-    pub(crate) fn for_frame(polling: &Polling<'_>, pool: &mut PagePool, len: u32) -> Option<Self> {
+    /// A buffer for a frame of `len` bytes from a guest, its data not written yet: headers linear, payload in pages of `pool`.
+    pub(super) fn for_frame(polling: &Polling<'_>, pool: &mut PagePool, len: u16) -> Option<Self> {
+        let len = u32::from(len);
         let linear = if len <= LINEAR_WHOLE {
             len
         } else {
@@ -149,12 +174,7 @@ impl SkBuff {
         loop {
             let run = match cursor.segment.checked_sub(1) {
                 None => self.linear_run(cursor.offset, max),
-                Some(index) => {
-                    let info = self.shared_info();
-                    let used = usize::from(info.nr_frags);
-                    let frag = info.frags.get(..used)?.get(index)?;
-                    frag_run(frag, cursor.offset, max)
-                }
+                Some(index) => frag_run(&self.fragment(index)?, cursor.offset, max),
             };
             if let Some(run) = run {
                 cursor.offset += u32::from(run.len);
@@ -186,7 +206,7 @@ impl SkBuff {
 
     /// How many runs the data have at most, whatever `max` is given for each.
     pub(crate) fn max_runs(&self) -> usize {
-        let segments = 1 + usize::from(self.shared_info().nr_frags);
+        let segments = 1 + self.fragments();
         (self.len() / PAGE_SIZE) as usize + 2 * segments
     }
 
@@ -214,10 +234,12 @@ impl SkBuff {
     /// device's features do not let through.
     pub(crate) fn gso(&self) -> Option<Gso> {
         let info = self.shared_info();
-        let size = NonZeroU16::new(info.gso_size)?;
-        let kind = if info.gso_type & bindings::NETBACK_GSO_TCPV4 != 0 {
+        // SAFETY: see `shared_info`.
+        let (size, gso_type) = unsafe { ((*info).gso_size, (*info).gso_type) };
+        let size = NonZeroU16::new(size)?;
+        let kind = if gso_type & bindings::NETBACK_GSO_TCPV4 != 0 {
             GsoKind::TcpV4
-        } else if info.gso_type & bindings::NETBACK_GSO_TCPV6 != 0 {
+        } else if gso_type & bindings::NETBACK_GSO_TCPV6 != 0 {
             GsoKind::TcpV6
         } else {
             return None;
@@ -275,13 +297,16 @@ impl SkBuff {
             GsoKind::TcpV4 => bindings::NETBACK_GSO_TCPV4,
             GsoKind::TcpV6 => bindings::NETBACK_GSO_TCPV6,
         };
-        // SAFETY: the buffer and its shared info are ours alone.
-        let info = unsafe { &mut *bindings::netback_skb_shinfo(self.0.as_ptr()) };
+        let info = self.shared_info();
 
-        info.gso_size = gso.size.get();
-        // Whoever segments the frame checks its headers first.
-        info.gso_type = kind | bindings::NETBACK_GSO_DODGY;
-        info.gso_segs = 0;
+        // SAFETY: the buffer is new and has no clone, so its shared info is ours
+        // alone.
+        unsafe {
+            (*info).gso_size = gso.size.get();
+            // Whoever segments the frame checks its headers first.
+            (*info).gso_type = kind | bindings::NETBACK_GSO_DODGY;
+            (*info).gso_segs = 0;
+        }
     }
 
     /// Holds a GSO type against the frame's real headers, which
@@ -402,8 +427,7 @@ impl Drop for SkBuff {
     fn drop(&mut self) {
         // SAFETY: the buffer is ours, and gone after this.
         unsafe {
-            bindings::sk_skb_reason_drop(
-                core::ptr::null_mut(),
+            bindings::dev_kfree_skb_any_reason(
                 self.0.as_ptr(),
                 bindings::skb_drop_reason_SKB_DROP_REASON_NOT_SPECIFIED,
             )

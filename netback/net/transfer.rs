@@ -7,6 +7,7 @@
 //! copy pending: that is what makes the safe face safe.
 
 use super::napi::Polling;
+use super::page_pool::PagePool;
 use super::skb::{
     Cursor,
     SkBuff, //
@@ -71,10 +72,19 @@ impl<Tag: Copy> Transfer<Tag> {
         self.outbound.len() < self.outbound.capacity()
     }
 
-    /// Adds a buffer for a frame from a guest; [`Transfer::fill`] fills it.
-    pub(crate) fn begin_inbound(&mut self, skb: SkBuff) -> bool {
+    /// Adds a buffer for a frame of `len` bytes from a guest;
+    /// [`Transfer::fill`] fills it. False if there is no memory or no room.
+    pub(crate) fn begin_inbound(
+        &mut self,
+        polling: &Polling<'_>,
+        pool: &mut PagePool,
+        len: u32,
+    ) -> bool {
         self.cursor = Cursor::default();
-        self.inbound.push_within_capacity(skb).is_ok()
+        u16::try_from(len)
+            .ok()
+            .and_then(|len| SkBuff::for_frame(polling, pool, len))
+            .is_some_and(|skb| self.inbound.push_within_capacity(skb).is_ok())
     }
 
     /// Adds the copy of the next `len` bytes of the latest inbound frame. False

@@ -132,7 +132,10 @@ pub fn parse_key(key: &'static str, text: &[u8]) -> Result<u32, KeyError> {
     parse_u32(text).map_err(|why| KeyError::new(key, why))
 }
 
-/// What the backend offers. Only what it does is offered, the rest is not mentioned.
+/// What the backend offers.
+///
+/// What it does not do is refused by name, with a 0: another backend may have served the vif before
+/// and have left its own offers in the directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offer {
     /// One event channel per direction.
@@ -143,7 +146,7 @@ pub struct Offer {
     pub ctrl_ring: bool,
     /// Headroom for XDP.
     pub xdp_headroom: bool,
-    /// The most queues; with one, several are not mentioned.
+    /// The most queues.
     pub max_queues: NonZeroU16,
 }
 
@@ -163,27 +166,27 @@ impl Default for Offer {
 impl Offer {
     /// The keys to write into the backend's directory.
     pub fn advertised(&self) -> impl Iterator<Item = (&'static str, u32)> {
-        let max_queues = u32::from(self.max_queues.get());
-        let when = |on: bool, key| on.then_some((key, 1));
         [
-            Some(("feature-sg", 1)),
-            Some(("feature-gso-tcpv4", 1)),
-            Some(("feature-gso-tcpv6", 1)),
-            Some(("feature-ipv6-csum-offload", 1)),
-            Some(("feature-rx-copy", 1)),
-            Some(("feature-rx-flip", 0)),
-            Some((
+            ("feature-sg", 1),
+            ("feature-gso-tcpv4", 1),
+            ("feature-gso-tcpv6", 1),
+            ("feature-ipv6-csum-offload", 1),
+            ("feature-rx-copy", 1),
+            ("feature-rx-flip", 0),
+            (
                 "feature-split-event-channels",
                 self.split_event_channels.into(),
-            )),
-            when(self.multicast_control, "feature-multicast-control"),
-            when(self.multicast_control, "feature-dynamic-multicast-control"),
-            when(self.xdp_headroom, "feature-xdp-headroom"),
-            when(self.ctrl_ring, "feature-ctrl-ring"),
-            (max_queues > 1).then_some(("multi-queue-max-queues", max_queues)),
+            ),
+            ("feature-multicast-control", self.multicast_control.into()),
+            (
+                "feature-dynamic-multicast-control",
+                self.multicast_control.into(),
+            ),
+            ("feature-xdp-headroom", self.xdp_headroom.into()),
+            ("feature-ctrl-ring", self.ctrl_ring.into()),
+            ("multi-queue-max-queues", self.max_queues.get().into()),
         ]
         .into_iter()
-        .flatten()
     }
 }
 

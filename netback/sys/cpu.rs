@@ -19,9 +19,16 @@ pub(crate) fn online() -> impl Iterator<Item = u32> {
     core::iter::successors(next(0), move |cpu| next(cpu + 1))
 }
 
+/// No memory node in particular (`NUMA_NO_NODE`).
+const NO_NODE: i32 = -1;
+
 /// The memory node of a processor, for allocations near it.
 pub(crate) fn node(cpu: u32) -> i32 {
-    // SAFETY: reads a per-cpu value; `cpu` came from [`online`].
+    // SAFETY: reads the number of possible processors.
+    if cpu >= unsafe { bindings::netback_nr_cpu_ids() } {
+        return NO_NODE;
+    }
+    // SAFETY: reads a per-cpu value of a possible processor.
     unsafe { bindings::netback_cpu_to_node(cpu) }
 }
 

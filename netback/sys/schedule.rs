@@ -8,6 +8,7 @@
 //! says that it is on some list, or in the worker's hands as a [`Scheduled`].
 
 use core::{
+    mem::ManuallyDrop,
     ops::Deref,
     ptr, //
 };
@@ -75,13 +76,30 @@ impl<T> Scheduled<T> {
     /// Lets the entry rest: from here on it may be scheduled anew, by anyone.
     /// What was done for the entry before is seen by whoever schedules it.
     pub(crate) fn rest(self) -> Arc<Entry<T>> {
-        self.0.scheduled.xchg(false, Full);
-        self.0
+        let entry = self.into_inner();
+
+        entry.scheduled.xchg(false, Full);
+        entry
+    }
+
+    /// The entry, its bit still set.
+    fn into_inner(self) -> Arc<Entry<T>> {
+        let this = ManuallyDrop::new(self);
+
+        // SAFETY: the reference moves out of a value that is not dropped.
+        unsafe { ptr::read(&this.0) }
     }
 
     /// Takes a resting entry back, unless someone else has scheduled it.
     pub(crate) fn again(entry: &Arc<Entry<T>>) -> Option<Self> {
         Entry::claim(entry.as_arc_borrow())
+    }
+}
+
+impl<T> Drop for Scheduled<T> {
+    fn drop(&mut self) {
+        // Whoever lets go of it by accident must not lock the entry out.
+        self.0.scheduled.xchg(false, Full);
     }
 }
 
@@ -115,10 +133,10 @@ impl<T> ScheduleList<T> {
     /// worker will look at it again anyway.
     #[inline]
     pub(crate) fn add(&self, entry: ArcBorrow<'_, Entry<T>>) -> bool {
-        let Some(Scheduled(entry)) = Entry::claim(entry) else {
+        let Some(entry) = Entry::claim(entry) else {
             return false;
         };
-        let entry = Arc::into_raw(entry).cast_mut();
+        let entry = Arc::into_raw(entry.into_inner()).cast_mut();
         let mut newest = self.newest.load(Relaxed);
         loop {
             // SAFETY: `entry` is alive, as the list is about to own the
@@ -194,7 +212,7 @@ impl<T> Fifo<T> {
     /// Adds `entry` at the end.
     pub(crate) fn push_back(&mut self, entry: Scheduled<T>) {
         entry.next.store(ptr::null_mut(), Relaxed);
-        let entry = Arc::into_raw(entry.0).cast_mut();
+        let entry = Arc::into_raw(entry.into_inner()).cast_mut();
         if self.last.is_null() {
             self.first = entry;
         } else {
@@ -223,7 +241,7 @@ impl<T> Fifo<T> {
 
     fn push_front(&mut self, entry: Scheduled<T>) {
         entry.next.store(self.first, Relaxed);
-        let entry = Arc::into_raw(entry.0).cast_mut();
+        let entry = Arc::into_raw(entry.into_inner()).cast_mut();
         if self.last.is_null() {
             self.last = entry;
         }

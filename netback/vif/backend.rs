@@ -5,7 +5,8 @@
 use crate::group::Groups;
 use crate::net::device::{
     Config,
-    Registration, //
+    Registration,
+    IFNAMSIZ, //
 };
 use crate::netif::credit::Rate;
 use crate::netif::lifecycle::{
@@ -50,6 +51,8 @@ use kernel::new_mutex;
 use kernel::prelude::*;
 use kernel::str::CString;
 use kernel::sync::aref::ARef;
+use kernel::sync::lock::mutex::MutexBackend;
+use kernel::sync::lock::Guard;
 use kernel::sync::{
     Arc,
     Mutex, //
@@ -61,9 +64,6 @@ const ADDRESS: [u8; 6] = [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff];
 
 /// Queues with which an interface is made.
 const MAX_QUEUES: u32 = 1;
-
-/// Bytes of an interface's name, with its terminator.
-const IFNAMSIZ: usize = 16;
 
 /// The key in which the hotplug script says that it is done.
 const HOTPLUG_STATUS: &CStr = c"hotplug-status";
@@ -82,6 +82,8 @@ pub(crate) struct Host {
 /// What may change while a device is bound.
 struct Phase {
     state: lifecycle::Backend,
+    /// The frontend was refused, and has not moved since: it is not tried again.
+    refused: bool,
     connection: Option<Connection>,
 }
 
@@ -115,7 +117,21 @@ impl Vif {
     /// Takes the steps of a walk through the states, and says whether the
     /// device is to be unregistered.
     fn walk(&self, steps: impl FnOnce(lifecycle::Backend) -> Steps) -> Verdict {
-        let mut phase = self.phase.lock();
+        self.walk_from(self.phase.lock(), steps)
+    }
+
+    /// The same for a walk that never ends with the device unregistered.
+    fn walk_on(&self, steps: impl FnOnce(lifecycle::Backend) -> Steps) {
+        if let Verdict::Unregister = self.walk(steps) {
+            dev_warn!(self.device.as_ref(), "not unregistered here\n");
+        }
+    }
+
+    fn walk_from(
+        &self,
+        mut phase: Guard<'_, Phase, MutexBackend>,
+        steps: impl FnOnce(lifecycle::Backend) -> Steps,
+    ) -> Verdict {
         let mut verdict = Verdict::Keep;
 
         for step in steps(phase.state) {
@@ -126,6 +142,7 @@ impl Vif {
                     Err(failure) => {
                         self.refuse(&failure);
                         phase.state = lifecycle::Backend::Closing;
+                        phase.refused = true;
                         break;
                     }
                 },
@@ -146,17 +163,28 @@ impl Vif {
         verdict
     }
 
-    /// Tells the frontend and the log why it is not connected. A guest can try as
-    /// often as it likes; the log gets to see only so many.
+    /// Says in the device's error node why the frontend is not connected, and
+    /// closes the device. A guest can try as often as it likes, so the log gets
+    /// to see only so many.
     fn refuse(&self, failure: &Failure) {
+        let error = failure.error();
+
         if cpu::may_log() {
-            self.device.fatal(
-                failure.error(),
-                fmt!("connecting the frontend: {}", failure),
-            );
-        } else {
-            self.device.switch_state(XenbusState::Closing);
+            self.device
+                .fatal(error, fmt!("connecting the frontend: {}", failure));
+            return;
         }
+        let node = CString::try_from_fmt(fmt!("error/{}", self.device.nodename()));
+        let text = CString::try_from_fmt(fmt!(
+            "{} connecting the frontend: {}",
+            -error.to_errno(),
+            failure
+        ));
+        if let (Ok(node), Ok(text)) = (node, text) {
+            // Without a message the closing has to speak for itself.
+            let _ = store::NIL.write(&node, c"error", &text);
+        }
+        self.device.switch_state(XenbusState::Closing);
     }
 
     fn connect(&self) -> Result<Connection, Failure> {
@@ -190,8 +218,7 @@ struct HotplugWatcher(Arc<Vif>);
 impl Watcher for HotplugWatcher {
     fn changed(&self) {
         if self.0.is_plugged() {
-            // No such step unregisters the device.
-            let (Verdict::Keep | Verdict::Unregister) = self.0.walk(lifecycle::on_hotplug);
+            self.0.walk_on(lifecycle::on_hotplug);
         }
     }
 }
@@ -267,6 +294,7 @@ impl Driver for Backend {
                 dir: host.debugfs.subdir(&name),
                 phase <- new_mutex!(Phase {
                     state: lifecycle::Backend::Initialising,
+                    refused: false,
                     connection: None,
                 }),
             }? Error),
@@ -292,7 +320,7 @@ impl Driver for Backend {
     fn bound(&self) -> Result {
         // Hotplug scripts expect to find the interface.
         self.vif.device.announce(Presence::Online);
-        let (Verdict::Keep | Verdict::Unregister) = self.vif.walk(lifecycle::on_probed);
+        self.vif.walk_on(lifecycle::on_probed);
         Ok(())
     }
 
@@ -302,9 +330,16 @@ impl Driver for Backend {
             hotplug: self.vif.is_plugged(),
         };
         let state = XenbusState::new(state);
+        let mut phase = self.vif.phase.lock();
 
-        self.vif
-            .walk(|backend| lifecycle::on_frontend(backend, state, conditions))
+        if state != XenbusState::Connected {
+            phase.refused = false;
+        } else if phase.refused {
+            return Verdict::Keep;
+        }
+        self.vif.walk_from(phase, |backend| {
+            lifecycle::on_frontend(backend, state, conditions)
+        })
     }
 
     fn uevent(&self, uevent: &mut Uevent<'_>) -> Result {
@@ -319,7 +354,7 @@ impl Driver for Backend {
         // Gone already if the device is.
         let _ = store::NIL.remove(self.vif.device.nodename(), HOTPLUG_STATUS);
         self.vif.device.announce(Presence::Offline);
-        let (Verdict::Keep | Verdict::Unregister) = self.vif.walk(lifecycle::on_remove);
+        self.vif.walk_on(lifecycle::on_remove);
     }
 }
 

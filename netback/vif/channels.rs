@@ -21,25 +21,44 @@ impl Wake for Waker {
     }
 }
 
+/// An event channel, and what the guest had produced when the last event was
+/// finished.
+struct Channel<S> {
+    events: EventChannel<Waker>,
+    seen: S,
+}
+
+impl<S: PartialEq> Channel<S> {
+    /// Lets the next event in, if one had come. True if it came for nothing.
+    fn finish(&mut self, produced: S) -> bool {
+        let spurious = produced == self.seen;
+
+        if self.events.finish(spurious) {
+            self.seen = produced;
+            return spurious;
+        }
+        false
+    }
+}
+
 /// The event channels of a queue.
-pub(super) enum Channels {
+pub(super) struct Channels(Kind);
+
+enum Kind {
     /// One for both directions.
-    Single(EventChannel<Waker>),
-    /// One for each.
-    Split {
-        /// Guest transmit.
-        tx: EventChannel<Waker>,
-        /// Guest receive.
-        rx: EventChannel<Waker>,
-    },
+    Single(Channel<(u32, u32)>),
+    /// One for guest transmit, one for guest receive.
+    Split(Channel<u32>, Channel<u32>),
 }
 
 impl Channels {
     /// Binds the ports of `keys`; their interrupts come to the queue's group.
+    /// `produced` is what the guest has put into its rings so far.
     pub(super) fn bind(
         device: &xenbus::Device,
         keys: negotiate::Channels,
         queue: &Arc<Entry<Queue>>,
+        produced: (u32, u32),
     ) -> Result<Self> {
         let bind = |port, direction: &str| {
             let interface = queue.device.name();
@@ -50,40 +69,52 @@ impl Channels {
             Ok::<_, Error>(channel)
         };
 
-        Ok(match keys {
-            negotiate::Channels::Single(port) => Self::Single(bind(port, "")?),
-            negotiate::Channels::Split { tx, rx } => Self::Split {
-                tx: bind(tx, "-tx")?,
-                rx: bind(rx, "-rx")?,
-            },
-        })
+        Ok(Self(match keys {
+            negotiate::Channels::Single(port) => Kind::Single(Channel {
+                events: bind(port, "")?,
+                seen: produced,
+            }),
+            negotiate::Channels::Split { tx, rx } => Kind::Split(
+                Channel {
+                    events: bind(tx, "-tx")?,
+                    seen: produced.0,
+                },
+                Channel {
+                    events: bind(rx, "-rx")?,
+                    seen: produced.1,
+                },
+            ),
+        }))
     }
 
-    /// Lets the next events in. True if there had been any.
-    pub(super) fn finish(&self, spurious: bool) -> bool {
-        match self {
-            Self::Single(both) => both.finish(spurious),
-            // Both, whatever came of the first.
-            Self::Split { tx, rx } => tx.finish(spurious) | rx.finish(spurious),
+    /// Lets the next events in. `produced` is what the guest has put into its
+    /// rings; an event that came without any of it was spurious. Returns how many
+    /// were.
+    pub(super) fn finish(&mut self, produced: (u32, u32)) -> u64 {
+        match &mut self.0 {
+            Kind::Single(both) => both.finish(produced).into(),
+            Kind::Split(tx, rx) => {
+                u64::from(tx.finish(produced.0)) + u64::from(rx.finish(produced.1))
+            }
         }
     }
 
     /// Notifies the guest: of responses in its transmit ring, its receive ring,
     /// or both. Returns how many events that took.
     pub(super) fn notify(&self, of_tx: bool, of_rx: bool) -> u64 {
-        match self {
-            Self::Single(both) => {
+        match &self.0 {
+            Kind::Single(both) => {
                 if of_tx || of_rx {
-                    both.notify();
+                    both.events.notify();
                 }
                 u64::from(of_tx || of_rx)
             }
-            Self::Split { tx, rx } => {
+            Kind::Split(tx, rx) => {
                 if of_tx {
-                    tx.notify();
+                    tx.events.notify();
                 }
                 if of_rx {
-                    rx.notify();
+                    rx.events.notify();
                 }
                 u64::from(of_tx) + u64::from(of_rx)
             }

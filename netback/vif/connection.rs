@@ -131,9 +131,7 @@ impl Connection {
         let set = QueueSet::new(shared).map_err(step("allocating"))?;
 
         this.interface.driver().negotiated(features);
-        this.interface
-            .device()
-            .renegotiate(Interface::max_mtu_for(features));
+        this.interface.renegotiate(Interface::max_mtu_for(features));
         this.interface.driver().connect(set);
         this.interface.device().carrier_on();
         if !this.queues.iter().all(|queue| queue.share().is_enabled()) {
@@ -159,5 +157,7 @@ impl Drop for Connection {
             drop(queue);
             self.interface.driver().retire(&counted);
         }
+        // A worker may have seen its guest recover while it was leaving.
+        self.interface.device().carrier_off();
     }
 }

@@ -9,7 +9,10 @@
 //! the `Attached` is dropped.
 
 use crate::group::Group;
-use crate::net::device::NetDevice;
+use crate::net::device::{
+    NetDevice,
+    TransmitQueue, //
+};
 use crate::net::skb::SkBuff;
 use crate::net::skb_list::{
     SkbList,
@@ -73,8 +76,8 @@ const BACKLOG_LIMIT: u64 = abi::RING_SIZE as u64 / 2 * abi::PAGE_SIZE as u64;
 /// A queue is asked to leave its worker, which hands back its [`Work`].
 const LEAVE: u32 = 1;
 
-/// Nothing schedules a queue that has left any more: its worker is asked to look
-/// at it once more, after which it is on no list.
+/// No alarm and no interrupt schedules a queue that has left any more: its worker
+/// is asked to look at it once more, and with that is done with it.
 const SETTLE: u32 = 2;
 
 /// What only the worker touches.
@@ -96,8 +99,6 @@ pub(crate) struct Work {
     /// What is left of the queue's share of the batches, in bytes; negative if
     /// the last frame went beyond it. From the guest, and to it.
     pub(crate) deficit: (i64, i64),
-    /// The producers at the last end of interrupt: did the guest do anything?
-    seen: (u32, u32),
 }
 
 impl Work {
@@ -118,15 +119,10 @@ impl Work {
     /// Nothing can be done for the queue now: lets further events in and sets
     /// the alarm for what comes without one.
     pub(crate) fn rest(&mut self, queue: &Queue) {
-        let now = (self.tx.produced(), self.rx.produced());
-        let spurious = now == self.seen;
+        let produced = (self.tx.produced(), self.rx.produced());
+        let spurious = self.channels.finish(produced);
 
-        if self.channels.finish(spurious) {
-            self.seen = now;
-            if spurious {
-                queue.stats.spurious_events.add(1);
-            }
-        }
+        queue.stats.spurious_events.add(spurious);
         let expiry = self.pending.first().map(SkBuff::deadline);
         let patience = self
             .patience
@@ -152,10 +148,14 @@ pub(crate) struct Queue {
     pub(crate) time_outs: TimeOuts,
     /// The rate of the vif.
     pub(crate) police: Arc<Police>,
-    /// The interface that it is part of.
-    pub(crate) device: ARef<NetDevice>,
+    // Field order is drop order: the module stays until the interface is not
+    // referred to any more, and its groups until then.
     /// The group whose worker serves it.
     pub(crate) group: Arc<Group>,
+    /// The interface that it is part of.
+    pub(crate) device: ARef<NetDevice>,
+    /// The interface's transmit queue that feeds it.
+    outlet: TransmitQueue,
     /// Frames to the guest that the worker has not seen yet.
     pub(crate) backlog: SkbStack,
     /// What the worker alone touches; nothing before it joined and after it left.
@@ -185,6 +185,9 @@ pub(crate) struct Queue {
 impl Queue {
     /// Takes a frame for the guest. With softirqs off and the transmit queue's
     /// lock held.
+    ///
+    /// The frame stays its sender's until it is delivered or expires: that is
+    /// what holds back a local TCP, as with any network card.
     #[inline]
     pub(crate) fn transmit(this: ArcBorrow<'_, Entry<Self>>, mut skb: SkBuff) {
         let len = skb.len();
@@ -195,7 +198,7 @@ impl Queue {
         }
         skb.stamp_transmit();
         skb.set_deadline(Tick::now().after(this.time_outs.drain));
-        let queue = this.device.transmit_queue(this.index);
+        let queue = &this.outlet;
         queue.sent(len);
         this.queued.add(len.into());
         if this.backlog_bytes() > BACKLOG_LIMIT {
@@ -217,7 +220,7 @@ impl Queue {
 
     /// The worker is done with frames to the guest, delivered or dropped.
     pub(crate) fn served(&self, packets: u32, bytes: u32) {
-        let queue = self.device.transmit_queue(self.index);
+        let queue = &self.outlet;
 
         queue.completed(packets, bytes);
         self.served.add(bytes.into());
@@ -256,12 +259,18 @@ impl Queue {
         self.joining.take()
     }
 
-    /// The worker lets the queue go, as far as it asks: it hands back what it has
-    /// of it. The queue must be at rest, so that it can be scheduled anew.
-    pub(crate) fn let_go(&self, work: Option<KBox<Work>>) {
+    /// The worker is about to let the queue go, as far as it asks now.
+    pub(crate) fn acknowledge(&self) -> u32 {
         let departure = self.departure.load(Relaxed);
 
         self.departed.store(departure, Relaxed);
+        departure
+    }
+
+    /// The worker lets the queue go, as far as it has acknowledged: it hands back
+    /// what it has of it. The queue must be at rest, so that it can be scheduled
+    /// anew.
+    pub(crate) fn let_go(&self, departure: u32, work: Option<KBox<Work>>) {
         if let Some(work) = work {
             self.left.put(work);
         }
@@ -281,7 +290,7 @@ impl Queue {
         }
         self.stats.faulted(fault);
         self.device.carrier_off();
-        trace::fault(self.device.name(), self.index, self.domid, fault.name());
+        trace::fault(&self.device.name(), self.index, self.domid, fault.name());
         if cpu::may_log() {
             pr_err!(
                 "{}: queue {}: guest {} is at fault: {}; interface disabled until it reconnects\n",
@@ -293,12 +302,23 @@ impl Queue {
         }
     }
 
+    /// Drops the frames that wait for a guest that is not served any more. They
+    /// would hold on to their senders' memory until it reconnects.
+    pub(crate) fn purge(&self, work: Option<&mut Work>) {
+        let mut purged = self.backlog.take().discard();
+
+        if let Some(work) = work {
+            purged += work.pending.discard();
+        }
+        self.stats.purged(purged);
+    }
+
     /// The guest has left frames waiting for too long: what is sent to it from
     /// now on does not even get here. Called by the worker.
     pub(crate) fn stall(&self) {
         self.stats.stalls.add(1);
         self.device.carrier_off();
-        trace::stall(self.device.name(), self.index, true);
+        trace::stall(&self.device.name(), self.index, true);
         if cpu::may_log() {
             pr_notice!(
                 "{}: queue {}: guest {} makes no room for frames; carrier off until it does\n",
@@ -312,7 +332,7 @@ impl Queue {
     /// The guest takes frames again. Called by the worker.
     pub(crate) fn recover(&self) {
         self.device.carrier_on();
-        trace::stall(self.device.name(), self.index, false);
+        trace::stall(&self.device.name(), self.index, false);
     }
 }
 
@@ -364,6 +384,8 @@ impl Attached {
         let rx = MappedRing::map(device, keys.rx_ring_ref).map_err(step("mapping rx-ring-ref"))?;
         let rx = RxRing::attach(rx).map_err(|fault| Failure::Ring("rx-ring-ref", fault))?;
         let owner = group.id();
+        let outlet = TransmitQueue::new(interface.clone(), index)
+            .map_err(step("finding the transmit queue"))?;
         let entry = Arc::pin_init(
             Entry::new(try_pin_init!(Queue {
                 index,
@@ -371,8 +393,9 @@ impl Attached {
                 options,
                 time_outs,
                 police,
-                device: interface,
                 group,
+                device: interface,
+                outlet,
                 backlog: SkbStack::new(),
                 work: WorkerCell::new(owner, None),
                 stats: QueueStats::new(),
@@ -391,7 +414,8 @@ impl Attached {
         )
         .map_err(step("allocating a queue"))?;
         let alarm = Alarm::new(Waker(entry.clone())).map_err(step("allocating a queue"))?;
-        let channels = Channels::bind(device, keys.channels, &entry)
+        let produced = (tx.produced(), rx.produced());
+        let channels = Channels::bind(device, keys.channels, &entry, produced)
             .map_err(step("binding the event channels"))?;
         let work = KBox::new(
             Work {
@@ -401,7 +425,6 @@ impl Attached {
                 held: None,
                 patience: Patience::default(),
                 deficit: (0, 0),
-                seen: (tx.produced(), rx.produced()),
                 tx,
                 rx,
             },
@@ -430,17 +453,15 @@ impl Drop for Attached {
         queue.has_left.wait_for_completion();
         // Nothing transmits any more and the worker has let go: what is left is
         // ours. Alarm and channels go first, so nothing schedules the queue.
-        let mut purged = queue.backlog.take().discard();
-        if let Some(mut work) = queue.left.take() {
-            purged += work.pending.discard();
-        }
-        queue.stats.purged(purged);
+        let mut work = queue.left.take();
+        queue.purge(work.as_deref_mut());
+        drop(work);
         // Until they went they may have put the queue on the schedule list: wait
         // until the worker has seen it there.
         queue.departure.store(SETTLE, Relaxed);
         kick(queue);
         queue.settled.wait_for_completion();
-        queue.device.transmit_queue(queue.index).reset();
+        queue.outlet.reset();
         queue.group.dismiss();
     }
 }

@@ -20,6 +20,11 @@ use kernel::ffi::{
 use kernel::fmt;
 use kernel::prelude::*;
 use kernel::sync::aref::AlwaysRefCounted;
+use kernel::sync::atomic::{
+    Atomic,
+    Full,
+    Relaxed, //
+};
 use kernel::types::Opaque;
 
 kernel::sync::global_lock! {
@@ -197,7 +202,7 @@ pub(crate) struct Registration<T: Driver> {
     #[pin]
     driver: Opaque<bindings::xenbus_driver>,
     ids: [bindings::xenbus_device_id; 2],
-    registered: bool,
+    registered: Atomic<bool>,
     shared: T::Shared,
 }
 
@@ -210,18 +215,23 @@ impl<T: Driver> Registration<T> {
     /// Registers the driver, and binds it to the devices that are there.
     /// Called once, by module init.
     pub(crate) fn new(module: &'static ThisModule, shared: T::Shared) -> Result<Pin<KBox<Self>>> {
-        // SAFETY: called once, before anything takes the lock.
-        unsafe { DRIVER_DATA.init() };
+        static READY: Atomic<bool> = Atomic::new(false);
+
+        if !READY.xchg(true, Full) {
+            // SAFETY: once, before anything takes the lock: only what is
+            // registered below does.
+            unsafe { DRIVER_DATA.init() };
+        }
 
         let mut ids = [pin_init::zeroed::<bindings::xenbus_device_id>(); 2];
         for (to, from) in ids[0].devicetype.iter_mut().zip(T::TYPE.to_bytes()) {
             *to = *from as kernel::ffi::c_char;
         }
-        let mut this = KBox::pin_init(
+        let this = KBox::pin_init(
             pin_init!(Self {
                 driver: Opaque::zeroed(),
                 ids,
-                registered: false,
+                registered: Atomic::new(false),
                 shared,
             }? Error),
             GFP_KERNEL,
@@ -245,7 +255,7 @@ impl<T: Driver> Registration<T> {
                 crate::MODULE_NAME.as_char_ptr(),
             )
         })?;
-        *this.as_mut().project().registered = true;
+        this.registered.store(true, Relaxed);
         Ok(this)
     }
 
@@ -373,7 +383,7 @@ fn set_driver_data(device: &Device, data: *mut c_void) {
 #[pinned_drop]
 impl<T: Driver> PinnedDrop for Registration<T> {
     fn drop(self: Pin<&mut Self>) {
-        if self.registered {
+        if self.registered.load(Relaxed) {
             // SAFETY: registered in `new`, unregistered only here.
             unsafe { bindings::xenbus_unregister_driver(self.driver.get()) };
         }

@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use anyhow::{ensure, Context as _, Result};
-use netback_proto::NetRole;
 
 use super::health;
 use super::traffic::{both_ways, ping, statistic, Background, DOM0, MIB};
@@ -253,19 +252,27 @@ fn stall(context: &mut Context) -> Result<()> {
     };
 
     both_ways(&lab, &guest, MIB, context.seed())?;
-    dom0.run(&format!("xl pause {}", guest.domid()?))?;
-    // More than its rings hold, so that frames have to wait.
-    let flood = dom0.net(
-        NetRole::UdpSend {
-            to: format!("{}:9", guest.address()).parse()?,
-            count: 5000,
-            size: 1400,
-            seed: context.seed(),
-        },
+    // A sender that does not wait for the receiver: its frames soon fill the guest's rings.
+    guest.run("iperf3 -s -D")?;
+    let flood = dom0.spawn_within(
+        &format!(
+            "iperf3 -c {} -u -b 40M -l 1400 -t 30 >/dev/null 2>&1",
+            guest.address()
+        ),
         limit,
+    )?;
+    let before = statistic(&lab, &interface, "tx_packets")?;
+    let flowing = format!(
+        "for i in $(seq 300); do \
+           [ $(cat /sys/class/net/{interface}/statistics/tx_packets) -gt {} ] && exit 0; sleep 0.1; \
+         done; exit 1",
+        before + 100
     );
+    dom0.run_within(&flowing, limit)
+        .context("the flood does not get going")?;
+    dom0.run(&format!("xl pause {}", guest.domid()?))?;
     carrier(0)?;
-    drop(flood);
+    flood.kill(9)?;
     let (expired, stalls) = (
         counter(&lab, &interface, "drop_expired")?,
         counter(&lab, &interface, "stalls")?,
