@@ -109,8 +109,8 @@ fn cycles(lab: &Lab, domid: u16, how: &str, n: u32) -> Result<()> {
 }
 
 fn attach_detach(context: &mut Context) -> Result<()> {
-    const BY_TOOLSTACK_TIMES: u32 = 20;
-    const BY_HAND_TIMES: u32 = 180;
+    const BY_TOOLSTACK_TIMES: u32 = 12;
+    const BY_HAND_TIMES: u32 = 188;
     let guest = context.guest(Kind::Pv)?;
     let lab = context.lab()?;
     let domid = guest.domid()?;
