@@ -53,14 +53,17 @@ for target in "${targets[@]}"; do
     corpus=$out/corpus/$target
     log=$out/$target.log
     mkdir -p "$corpus"
-    found=0
+    ended=0
+    touch "$out/started"
     "$out/fuzz/$host/release/$target" "$corpus" "corpus/$target" \
         -max_total_time="$seconds" -max_len=4096 -timeout=10 -print_final_stats=1 \
-        -artifact_prefix="$out/findings/$target-" >"$log" 2>&1 || found=1
+        -artifact_prefix="$out/findings/$target-" >"$log" 2>&1 || ended=$?
+    found=$(find "$out/findings" -name "$target-*" -newer "$out/started" | wc -l)
     stat() { sed -n "s/^stat::$1: *//p" "$log"; }
     printf '%-12s %12s %10s %8s %8s\n' "$target" "$(stat number_of_executed_units)" \
         "$(stat average_exec_per_sec)" "$(find "$corpus" -type f | wc -l)" "$found"
-    if [ $found -ne 0 ]; then
+    if [ "$ended" -ne 0 ]; then
+        echo "$target: ended before its time, with status $ended"
         tail -n 20 "$log"
         status=1
     fi
