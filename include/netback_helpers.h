@@ -13,6 +13,8 @@
 #include <net/page_pool/types.h>
 #include <xen/interface/grant_table.h>
 
+struct xenbus_device;
+
 /* Parameters; see Documentation/admin-guide.md. */
 extern bool netback_threaded;
 extern bool netback_separate_tx_rx_irq;
