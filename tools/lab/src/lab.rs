@@ -149,8 +149,8 @@ impl LabBuilder {
 
     fn boot_line(&self) -> Boot {
         if self.xen {
-            // With XSAVE, vector registers get lost under TCG when Xen switches vCPUs (QEMU 10.0
-            // and 11.1, Xen 4.20): memcpy corrupts, hashes differ. With FXSAVE they do not.
+            // With XSAVE, vector registers get lost under TCG when Xen switches vCPUs (seen with
+            // QEMU 10.0.13 and Xen 4.20): memcpy corrupts, hashes differ. With FXSAVE they do not.
             // `netback-agent compute` in a guest and in dom0 at once shows it.
             Boot::Xen {
                 xen: format!(

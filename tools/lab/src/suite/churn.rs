@@ -176,7 +176,10 @@ fn destroy(context: &mut Context) -> Result<()> {
     // Connections to guests that are no more hold memory until they are given up.
     lab.dom0()
         .run("ss -K dst 10.0.0.0/16 >/dev/null 2>&1 || true")?;
-    Counters::take(&lab)?.check(&before, 3)
+    let after = Counters::take(&lab)?;
+    ui::note(format!("before: {before}"));
+    ui::note(format!("after:  {after}"));
+    after.check(&before, 3)
 }
 
 /// Loads what was unloaded.

@@ -128,7 +128,7 @@ echo grants $(grep -c '^(XEN) *\[0x' /run/grants)
 const ALLOWED: &[(&str, i64, f64)] = &[
     // KiB. Slabs keep partly used pages, and KFENCE and poisoning make all of them larger.
     ("SUnreclaim", 1024, 0.5),
-    // Kernel workers come and go, and their stacks with them.
+    // Idle kernel workers come and go, and 16 KiB of stack with each of them.
     ("VmallocUsed", 160, 0.0),
     ("Percpu", 64, 0.0),
     ("KernelStack", 160, 0.0),
