@@ -7,6 +7,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use nix::fcntl::{Flock, FlockArg};
@@ -74,8 +75,9 @@ impl Cache {
         Ok(path)
     }
 
-    /// Removes all but the newest `keep` entries that begin with `prefix`.
-    pub fn prune_old(&self, prefix: &str, keep: usize) -> Result<()> {
+    /// Removes entries that begin with `prefix` and were made longer than `age` ago, but for the
+    /// newest `keep`.
+    pub fn prune_old(&self, prefix: &str, keep: usize, age: Duration) -> Result<()> {
         let mut entries = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
             let entry = entry?;
@@ -83,9 +85,13 @@ impl Cache {
                 entries.push((entry.metadata()?.modified()?, entry.path()));
             }
         }
+        let born_before = SystemTime::now().checked_sub(age);
         entries.sort();
         let old = entries.len().saturating_sub(keep);
-        entries[..old].iter().try_for_each(|(_, path)| remove(path))
+        entries[..old]
+            .iter()
+            .filter(|(made, _)| born_before.is_some_and(|limit| *made <= limit))
+            .try_for_each(|(_, path)| remove(path))
     }
 
     /// Removes entries that begin with `prefix`, but for `keep`, and everything unfinished.
@@ -208,8 +214,12 @@ mod tests {
             fs::write(cache.dir().join(name), "").unwrap();
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
-        cache.prune_old("image-", 2).unwrap();
         let there = |name: &str| cache.dir().join(name).exists();
+        cache
+            .prune_old("image-", 2, Duration::from_secs(3600))
+            .unwrap();
+        assert!(there("image-c"));
+        cache.prune_old("image-", 2, Duration::ZERO).unwrap();
         assert!(there("image-a") && there("image-b") && !there("image-c"));
     }
 

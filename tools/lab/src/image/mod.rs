@@ -9,6 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use flate2::{write::GzEncoder, Compression};
@@ -186,8 +187,10 @@ pub fn ensure(sdk: &Sdk, role: Role, agent: &Path) -> Result<PathBuf> {
         step.done();
         Ok(())
     })?;
-    // Other checkouts and labs may use others.
-    sdk.cache.prune_old(&format!("image-{}-", role.name()), 4)?;
+    // Other checkouts may use others now.
+    let day = Duration::from_secs(24 * 3600);
+    sdk.cache
+        .prune_old(&format!("image-{}-", role.name()), 4, day)?;
     Ok(path)
 }
 
