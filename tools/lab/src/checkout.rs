@@ -50,31 +50,38 @@ impl Checkout {
 
     /// Builds the agent and returns its path.
     pub fn agent(&self) -> Result<PathBuf> {
+        let arguments = ["-p", "netback-agent", "--target", AGENT_TARGET];
+        // The guests have no libraries.
+        let target = self.cargo(&arguments, "-C target-feature=+crt-static", "agent")?;
+        Ok(target.join(AGENT_TARGET).join("release/netback-agent"))
+    }
+
+    /// Builds the emulator's plugin that counts what is executed, and returns its path.
+    pub fn profiler(&self) -> Result<PathBuf> {
+        let target = self.cargo(&["-p", "netback-profile"], "", "profiler")?;
+        Ok(target.join("release/libnetback_profile.so"))
+    }
+
+    /// Builds something for use in machines and returns the directory of what cargo makes.
+    fn cargo(&self, arguments: &[&str], flags: &str, what: &str) -> Result<PathBuf> {
         let tools = self.dir.join("tools");
-        let agent = tools
-            .join("target")
-            .join(AGENT_TARGET)
-            .join("release/netback-agent");
+        let target = tools.join("target");
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(cargo);
         command
             .current_dir(&tools)
-            .args([
-                "build",
-                "--release",
-                "--locked",
-                "-p",
-                "netback-agent",
-                "--target",
-                AGENT_TARGET,
-            ])
-            .env("CARGO_TARGET_DIR", tools.join("target"))
-            // The guests have no libraries.
-            .env("RUSTFLAGS", "-C target-feature=+crt-static")
+            .args(["build", "--release", "--locked"])
+            .args(arguments)
+            .env("CARGO_TARGET_DIR", &target)
+            .env("RUSTFLAGS", flags)
             .env_remove("CARGO_ENCODED_RUSTFLAGS");
-        let log = self.build_dir()?.join("agent.log");
-        run_logged(&mut command, &log, "building the agent with cargo")?;
-        Ok(agent)
+        let log = self.build_dir()?.join(format!("{what}.log"));
+        run_logged(
+            &mut command,
+            &log,
+            &format!("building the {what} with cargo"),
+        )?;
+        Ok(target)
     }
 
     /// Builds the module in the build root and returns its path.

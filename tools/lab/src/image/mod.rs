@@ -81,6 +81,9 @@ const DOM0_MODULES: &[&str] = &[
     "dummy",
     "8021q",
     "tun",
+    "sch-ingress",
+    "cls-matchall",
+    "act-gact",
 ];
 
 const GUEST_MODULES: &[&str] = &[
@@ -92,7 +95,11 @@ const GUEST_MODULES: &[&str] = &[
     "xen-netfront",
     "pktgen",
     "veth",
+    "dummy",
     "8021q",
+    "sch-ingress",
+    "cls-matchall",
+    "act-gact",
 ];
 
 impl Role {
