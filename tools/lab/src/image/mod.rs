@@ -9,14 +9,13 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use flate2::{write::GzEncoder, Compression};
 
 use crate::cache;
 use crate::process::{capture, capture_text};
-use crate::setup::Sdk;
+use crate::setup::{Kernel, Sdk};
 use crate::ui;
 use cpio::{Archive, Entry};
 
@@ -53,6 +52,10 @@ const DOM0_PROGRAMS: &[&str] = &[
     "usr/sbin/bridge",
     "usr/sbin/tc",
     "usr/bin/ss",
+    "usr/sbin/nft",
+    "usr/sbin/xtables-nft-multi",
+    "usr/lib/x86_64-linux-gnu/xtables/libxt_physdev.so",
+    "usr/lib/x86_64-linux-gnu/xtables/libxt_tcp.so",
     "usr/sbin/ethtool",
     "usr/bin/iperf3",
 ];
@@ -83,7 +86,18 @@ const DOM0_MODULES: &[&str] = &[
     "tun",
     "sch-ingress",
     "cls-matchall",
+    "cls-u32",
     "act-gact",
+    "act-mirred",
+    "nf-tables",
+    "nf-conntrack-bridge",
+    "nft-chain-nat",
+    "nft-ct",
+    "nft-masq",
+    "nft-compat",
+    "br-netfilter",
+    "xt-physdev",
+    "xt-tcpudp",
 ];
 
 const GUEST_MODULES: &[&str] = &[
@@ -168,40 +182,40 @@ impl Role {
     }
 }
 
-/// The image for `role`, made if need be.
-pub fn ensure(sdk: &Sdk, role: Role, agent: &Path) -> Result<PathBuf> {
+/// The image for `role` with modules of `kernel`, made if need be.
+pub fn ensure(sdk: &Sdk, role: Role, kernel: &Kernel, agent: &Path) -> Result<PathBuf> {
     let agent =
         fs::read(agent).with_context(|| format!("cannot read the agent {}", agent.display()))?;
     let files = format!("{:?}", role.files());
-    let tree = sdk.tree.to_string_lossy();
+    let root = sdk.root.to_string_lossy();
+    let packages = kernel.packages.to_string_lossy();
     let key = cache::key(&[
         include_str!("mod.rs"),
         &files,
-        &tree,
+        &root,
+        &packages,
         blake3::hash(&agent).to_hex().as_str(),
     ]);
     let name = format!("image-{}-{key}", role.name());
-    if sdk.cache.dir().join(&name).exists() {
-        return Ok(sdk.cache.dir().join(&name));
+    let path = sdk.cache.dir().join(&name);
+    if cache::is_there(&path) {
+        return Ok(path);
     }
     let _lock = sdk.cache.lock()?;
     let path = sdk.cache.entry(&name, |path| {
         let step = ui::step(format!("assembling the {} image", role.name()));
-        let archive = assemble(sdk, role, agent)?;
+        let archive = assemble(sdk, role, kernel, agent)?;
         let mut out = GzEncoder::new(fs::File::create(path)?, Compression::fast());
         archive.write(&mut out)?;
         out.finish()?.flush()?;
         step.done();
         Ok(())
     })?;
-    // Other checkouts may use others now.
-    let day = Duration::from_secs(24 * 3600);
-    sdk.cache
-        .prune_old(&format!("image-{}-", role.name()), 4, day)?;
+    sdk.cache.prune(&format!("image-{}-", role.name()), 4)?;
     Ok(path)
 }
 
-fn assemble(sdk: &Sdk, role: Role, agent: Vec<u8>) -> Result<Archive> {
+fn assemble(sdk: &Sdk, role: Role, kernel: &Kernel, agent: Vec<u8>) -> Result<Archive> {
     let mut archive = Archive::default();
     for dir in [
         "dev",
@@ -231,6 +245,7 @@ fn assemble(sdk: &Sdk, role: Role, agent: Vec<u8>) -> Result<Archive> {
         archive.add(link, Entry::Link(target.into()));
     }
     if role == Role::Dom0 {
+        archive.add("usr/sbin/iptables", Entry::Link("xtables-nft-multi".into()));
         for program in ["insmod", "rmmod", "lsmod", "modinfo"] {
             archive.add(
                 &format!("usr/sbin/{program}"),
@@ -255,7 +270,7 @@ fn assemble(sdk: &Sdk, role: Role, agent: Vec<u8>) -> Result<Archive> {
     }
     add_programs(sdk, role, &mut archive)?;
     add_busybox(sdk, &mut archive)?;
-    add_modules(sdk, role, &mut archive)?;
+    add_modules(sdk, role, kernel, &mut archive)?;
     Ok(archive)
 }
 
@@ -356,8 +371,8 @@ fn module_name(path: &str) -> String {
     file.split(".ko").next().unwrap_or(file).replace('_', "-")
 }
 
-fn add_modules(sdk: &Sdk, role: Role, archive: &mut Archive) -> Result<()> {
-    let modules = sdk.modules();
+fn add_modules(sdk: &Sdk, role: Role, kernel: &Kernel, archive: &mut Archive) -> Result<()> {
+    let modules = kernel.modules();
     let index = index(&fs::read_to_string(modules.join("modules.dep"))?);
     let mut wanted: Vec<String> = role.modules().iter().map(|m| (*m).to_owned()).collect();
     let mut done = BTreeSet::new();
@@ -388,7 +403,7 @@ fn add_modules(sdk: &Sdk, role: Role, archive: &mut Archive) -> Result<()> {
         };
         let file = format!("{name}.ko");
         archive.add(
-            &format!("usr/lib/modules/{}/{file}", sdk.pin.release),
+            &format!("usr/lib/modules/{}/{file}", kernel.release),
             Entry::File(data, 0o644),
         );
         dep.push_str(&format!("{file}:"));
@@ -398,7 +413,7 @@ fn add_modules(sdk: &Sdk, role: Role, archive: &mut Archive) -> Result<()> {
         dep.push('\n');
     }
     archive.add(
-        &format!("usr/lib/modules/{}/modules.dep", sdk.pin.release),
+        &format!("usr/lib/modules/{}/modules.dep", kernel.release),
         Entry::File(dep.into_bytes(), 0o644),
     );
     Ok(())
