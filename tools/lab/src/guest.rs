@@ -45,6 +45,7 @@ pub struct GuestBuilder {
     kernel: GuestKernel,
     cmdline: String,
     name: Option<String>,
+    native_tsc: bool,
 }
 
 impl GuestBuilder {
@@ -58,6 +59,7 @@ impl GuestBuilder {
             kernel: GuestKernel::Dom0s,
             cmdline: String::new(),
             name: None,
+            native_tsc: false,
         }
     }
 
@@ -110,6 +112,13 @@ impl GuestBuilder {
     /// Its name, which no other guest may have.
     pub fn name(mut self, name: &str) -> Self {
         self.name = Some(name.to_owned());
+        self
+    }
+
+    /// Lets a PV guest read the time stamp counter itself, as on processors that Xen knows to
+    /// count steadily. A PVH guest always does.
+    pub fn native_tsc(mut self) -> Self {
+        self.native_tsc = true;
         self
     }
 
@@ -203,7 +212,7 @@ impl Guest {
         let vifs: Vec<String> = (0..builder.vifs)
             .map(|h| format!("'{}'", self.vif(h)))
             .collect();
-        let tsc = if self.kind == Kind::Pvh {
+        let tsc = if self.kind == Kind::Pvh || builder.native_tsc {
             "tsc_mode=\"native\"\n"
         } else {
             ""
@@ -268,6 +277,11 @@ impl Guest {
             .channel()
             .request(|id| ToAgent::Unlink { id, domid })?
             .done(self.lab.limit(30), "letting go of a guest")
+    }
+
+    /// What can be done with every machine, as a value of its own.
+    pub fn machine(&self) -> Machine {
+        (**self).clone()
     }
 
     /// Its name.

@@ -115,7 +115,7 @@ impl LabBuilder {
         self
     }
 
-    /// Whether the processor offers fast `rep movsb` (ERMS), which kernel and Xen then copy with.
+    /// Whether the processor offers fast `rep movsb` (ERMS, FSRM), which kernels then copy with.
     pub fn erms(mut self, on: bool) -> Self {
         self.erms = on;
         self

@@ -98,7 +98,8 @@ impl Config {
             model.push_str(",-x2apic");
         }
         if !self.erms {
-            model.push_str(",-erms");
+            // Without the one, kernels would still go by the other.
+            model.push_str(",-erms,-fsrm");
         }
         model
     }

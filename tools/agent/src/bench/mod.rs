@@ -2,12 +2,13 @@
 
 //! What the lab's benchmark needs done inside a machine. Each tool prints one line of JSON.
 //!
-//! `netback-agent bench TOOL ARGUMENTS`, where the tools are `echo`, `rr`, `ping`, `runstate`,
-//! `grant` and `copy`.
+//! `netback-agent bench TOOL ARGUMENTS`, where the tools are `echo`, `rr`, `ping`, `send`,
+//! `receive`, `runstate`, `grant` and `copy`.
 
 mod grants;
 mod hypercall;
 mod latency;
+mod stream;
 
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -46,6 +47,16 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<()> {
             let times = latency::ping(to, arguments.parse("a count")?)?;
             println!("{times}");
             Ok(())
+        }
+        "receive" => {
+            let at = arguments.parse::<SocketAddr>("an address to listen on")?;
+            println!("{}", stream::receive(at, arguments.parse("a count")?)?);
+            Ok(())
+        }
+        "send" => {
+            let to = arguments.parse::<SocketAddr>("an address with a port")?;
+            let streams = arguments.parse("a number of streams")?;
+            stream::send(to, streams, arguments.parse("a size")?)
         }
         "runstate" => {
             println!("{}", hypercall::Runstate::now()?);

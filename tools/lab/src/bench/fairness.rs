@@ -5,13 +5,14 @@
 use anyhow::{ensure, Context, Result};
 
 use super::pktgen::Sink;
-use super::station::{Server, Station};
+use super::station::Station;
+use super::tcp;
 use crate::suite::traffic::statistic;
 
 /// How long is looked at, in seconds of the machine.
 const WINDOW: f64 = 0.25;
 /// The first port of the servers.
-const PORT: u32 = 6000;
+const PORT: u16 = 6000;
 
 /// Jain's index of fairness: 1 if all have the same, 1/n if one has all.
 fn jain(shares: &[f64]) -> f64 {
@@ -36,17 +37,12 @@ fn rates(station: &Station, flows: &[Flow]) -> Result<Vec<f64>> {
     let limit = station.limit(120);
     let (mut servers, mut clients, mut vifs) = (Vec::new(), Vec::new(), Vec::new());
     for (number, flow) in flows.iter().enumerate() {
-        let port = PORT + number as u32;
-        servers.push(Server::start(
-            &dom0,
-            &format!("iperf3 -s -p {port} >/dev/null"),
-            &format!("grep -q ':{port:04X} .* 0A ' /proc/net/tcp /proc/net/tcp6"),
-            limit,
-        )?);
+        let port = PORT + number as u16;
+        servers.push(tcp::receiver(station, &dom0, port, 1)?);
         let guest = station.guest(flow.guest)?;
         vifs.push(guest.vif_name(flow.handle)?);
         let to = format!("10.0.{}.1", flow.handle);
-        clients.push(guest.spawn(&format!("exec iperf3 -c {to} -p {port} -t 1000 >/dev/null"))?);
+        clients.push(guest.spawn(&format!("exec netback-agent bench send {to}:{port} 1 0"))?);
     }
     // All have to be on their way first: a flow that has moved 2 MB has left its slow start.
     let mut script = String::new();

@@ -15,6 +15,8 @@ const COUNT: u32 = 400;
 const BUSY_COUNT: u32 = 120;
 /// Port of the server of requests.
 const PORT: u16 = 7777;
+/// Port of the receiver of the bulk flow.
+const FLOW_PORT: u16 = 7778;
 
 #[derive(Deserialize)]
 struct Times {
@@ -36,7 +38,7 @@ fn requests(station: &Station, count: u32) -> Result<Times> {
     let _server = Server::start(
         &station.dom0(),
         &format!("netback-agent bench echo 0.0.0.0:{PORT}"),
-        &format!("grep -q ':{PORT:04X} .* 0A ' /proc/net/tcp"),
+        PORT,
         station.limit(30),
     )?;
     let arguments = format!("rr {DOM0}:{PORT} {count}");
@@ -47,8 +49,10 @@ fn requests(station: &Station, count: u32) -> Result<Times> {
 fn beside_a_flow<T>(station: &Station, what: impl FnOnce() -> Result<T>) -> Result<T> {
     let guest = station.guest(0)?;
     let dom0 = station.dom0();
-    let _sink = tcp::serve(station, &dom0)?;
-    let flow = guest.spawn(&format!("exec iperf3 -c {DOM0} -t 1000 >/dev/null"))?;
+    let _sink = tcp::receiver(station, &dom0, FLOW_PORT, 1)?;
+    let flow = guest.spawn(&format!(
+        "exec netback-agent bench send {DOM0}:{FLOW_PORT} 1 0"
+    ))?;
     let vif = guest.vif_name(0)?;
     let enough = statistic(station.lab(), &vif, "rx_packets")? + 200;
     dom0.run_within(

@@ -25,18 +25,19 @@ mod tcp;
 pub mod workloads;
 
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{bail, Context, Result};
 
 pub use compare::{compare, Worse};
-use record::{Environment, Record, Samples};
+use record::{Environment, Record};
 use station::{Setting, Stage, Station};
 use workloads::{Workload, WORKLOADS};
 
 use crate::checkout::Checkout;
 use crate::lab::Driver;
 use crate::setup;
+use crate::suite::health;
 use crate::ui;
 
 /// What is appended to a workload's name when the processor had no ERMS.
@@ -80,10 +81,13 @@ pub fn committed() -> Result<PathBuf> {
 }
 
 fn selected(options: &Options) -> Vec<Workload> {
+    // A whole name stands for itself, not for others that begin like it.
+    let exact = |f: &String| WORKLOADS.iter().any(|w| w.name == f.as_str());
+    let chosen =
+        |w: &Workload, f: &String| w.name == f || (!exact(f) && w.name.contains(f.as_str()));
     let wanted = |w: &&Workload| {
         (!options.quick || w.quick)
-            && (options.filters.is_empty()
-                || options.filters.iter().any(|f| w.name.contains(f.as_str())))
+            && (options.filters.is_empty() || options.filters.iter().any(|f| chosen(w, f)))
     };
     WORKLOADS.iter().filter(wanted).copied().collect()
 }
@@ -131,7 +135,7 @@ fn errands(options: &Options) -> Vec<Errand> {
 }
 
 /// Boots a lab and runs workloads there.
-fn carry_out(errand: &Errand, repetitions: u32) -> Result<(Samples, Option<Environment>)> {
+fn carry_out(errand: &Errand, repetitions: u32) -> Result<Record> {
     let mut station = Station::boot(errand.setting.clone())?;
     let outcome = (|| {
         for workload in &errand.workloads {
@@ -144,10 +148,14 @@ fn carry_out(errand: &Errand, repetitions: u32) -> Result<(Samples, Option<Envir
             }
             station.end()?;
         }
+        health::check(station.lab(), None)?;
         environment(&station, repetitions)
     })();
     match outcome {
-        Ok(environment) => Ok((station.finish(), Some(environment))),
+        Ok(environment) => Ok(Record {
+            environment,
+            results: station.finish().entries(),
+        }),
         Err(e) => {
             let tails = station.lab().tails();
             Err(e.context(format!("with {:?}\n{tails}", errand.setting.driver)))
@@ -225,6 +233,10 @@ fn derive(record: &mut Record) {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Runs the benchmark and writes `build/bench/result.json`.
 pub fn run(options: &Options) -> Result<Record> {
     let errands = errands(options);
@@ -241,50 +253,36 @@ pub fn run(options: &Options) -> Result<Record> {
     if options.drivers.contains(&Driver::Netback) {
         checkout.module(&sdk)?;
     }
+    let path = directory()?.join("result.json");
+    let mut record = Record::default();
+    if options.merge && path.exists() {
+        record = Record::load(&path)?;
+    }
+    let record = Mutex::new(record);
+    let failure = Mutex::new(None);
     let waiting = Mutex::new(errands.iter());
-    let outcomes = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..options.jobs.max(1) {
             scope.spawn(|| loop {
-                let Some(errand) = waiting.lock().ok().and_then(|mut w| w.next()) else {
+                let Some(errand) = lock(&waiting).next() else {
                     return;
                 };
-                let outcome = carry_out(errand, options.repetitions);
-                if let Ok(mut outcomes) = outcomes.lock() {
-                    outcomes.push(outcome);
+                // Kept at once: what comes later may fail, or be called off.
+                let outcome = carry_out(errand, options.repetitions).and_then(|newer| {
+                    let mut record = lock(&record);
+                    record.merge(newer);
+                    derive(&mut record);
+                    record.store(&path)
+                });
+                if let Err(e) = outcome {
+                    ui::note(format!("{e:#}"));
+                    lock(&failure).get_or_insert(e);
                 }
             });
         }
     });
-    let mut samples = Samples::default();
-    let mut record = Record::default();
-    let mut failure = None;
-    for outcome in outcomes.into_inner().unwrap_or_default() {
-        match outcome {
-            Ok((more, environment)) => {
-                samples.absorb(more);
-                record.environment = environment.unwrap_or_default();
-            }
-            Err(e) => {
-                ui::note(format!("{e:#}"));
-                failure = Some(e);
-            }
-        }
-    }
-    record.results = samples.entries();
-    let path = directory()?.join("result.json");
-    if options.merge && path.exists() {
-        let mut all = Record::load(&path)?;
-        if failure.is_some() && record.results.is_empty() {
-            record.environment = all.environment.clone();
-        }
-        all.merge(record);
-        record = all;
-    }
-    derive(&mut record);
-    record.store(&path)?;
-    match failure {
-        None => Ok(record),
+    match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        None => Ok(record.into_inner().unwrap_or_else(PoisonError::into_inner)),
         Some(e) => Err(e),
     }
 }

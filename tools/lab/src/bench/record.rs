@@ -108,17 +108,6 @@ impl Samples {
             .push(value);
     }
 
-    /// Adds what others have measured.
-    pub fn absorb(&mut self, other: Samples) {
-        for (key, (unit, values)) in other.0 {
-            self.0
-                .entry(key)
-                .or_insert_with(|| (unit, Vec::new()))
-                .1
-                .extend(values);
-        }
-    }
-
     /// The median and the spread of each.
     pub fn entries(self) -> Vec<Entry> {
         self.0

@@ -97,7 +97,8 @@ impl Station {
         let lab = Lab::builder()
             .driver(driver)
             .parameters(&setting.parameters)
-            .cpus(stage.cpus())
+            // With the plugin, Xen does not get its second processor up.
+            .cpus(if setting.profile { 1 } else { stage.cpus() })
             .icount(stage != Stage::Idle)
             .erms(erms)
             .profile(setting.profile)
@@ -108,7 +109,7 @@ impl Station {
         let (guests, vifs) = stage.guests();
         let guests = (0..guests)
             .map(|_| {
-                let guest = lab.guest().memory(224).vifs(vifs).start()?;
+                let guest = lab.guest().memory(224).native_tsc().vifs(vifs).start()?;
                 (0..vifs).try_for_each(|handle| guest.await_vif(handle))?;
                 Ok(guest)
             })
@@ -237,22 +238,30 @@ pub fn tool<T: DeserializeOwned>(machine: &Machine, arguments: &str, limit: Dura
 }
 
 /// A server that runs until this is dropped.
-pub struct Server(Process);
+pub struct Server(Option<Process>);
 
 impl Server {
-    /// Starts `script` and waits until the shell condition `ready` holds.
-    pub fn start(machine: &Machine, script: &str, ready: &str, limit: Duration) -> Result<Self> {
-        let server = Self(machine.spawn(&format!("exec {script}"))?);
+    /// Starts `script` and waits until it listens on the TCP port `port`.
+    pub fn start(machine: &Machine, script: &str, port: u16, limit: Duration) -> Result<Self> {
+        let server = Self(Some(machine.spawn(&format!("exec {script}"))?));
         machine
-            .run_within(&format!("until {ready}; do sleep 0.01; done"), limit)
+            .run_within(
+                &format!("until grep -q ':{port:04X} .* 0A ' /proc/net/tcp; do sleep 0.01; done"),
+                limit,
+            )
             .with_context(|| format!("{script} does not get ready"))?;
         Ok(server)
+    }
+
+    /// Waits for its end.
+    pub fn wait(mut self, limit: Duration) -> Result<Output> {
+        self.0.take().context("no server")?.wait(limit)
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         // The machine may be gone, and the server with it.
-        let _ = self.0.kill(libc::SIGKILL);
+        let _ = self.0.as_ref().map(|server| server.kill(libc::SIGKILL));
     }
 }

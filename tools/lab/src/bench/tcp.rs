@@ -7,74 +7,74 @@ use serde::Deserialize;
 
 use super::station::{Server, Station};
 use crate::machine::Machine;
-use crate::suite::traffic::DOM0;
+use crate::suite::traffic::{DOM0, MIB};
 
-/// Bytes of one run, in MiB.
-const MEBIBYTES: u32 = 32;
+/// Bytes of one run, over all its streams.
+const BYTES: u64 = 32 * MIB;
 /// What a profile is divided by: pages of 4 KiB.
-const UNITS: f64 = MEBIBYTES as f64 * 256.0;
-
-/// The part of iperf3's report that is looked at.
-#[derive(Deserialize)]
-struct Report {
-    end: End,
-}
+const UNITS: f64 = (BYTES / 4096) as f64;
+/// Port of the receiver.
+const PORT: u16 = 5201;
 
 #[derive(Deserialize)]
-struct End {
-    sum_received: Sum,
+struct Received {
+    bytes: f64,
+    elapsed_ns: f64,
 }
 
-#[derive(Deserialize)]
-struct Sum {
-    bits_per_second: f64,
-}
-
-/// An iperf3 server.
-pub fn serve(station: &Station, machine: &Machine) -> Result<Server> {
+/// A receiver of `streams` streams, ready to be connected to.
+pub fn receiver(station: &Station, machine: &Machine, port: u16, streams: u32) -> Result<Server> {
     Server::start(
         machine,
-        "iperf3 -s >/dev/null",
-        "grep -q ':1451 .* 0A ' /proc/net/tcp /proc/net/tcp6 2>/dev/null",
+        &format!("netback-agent bench receive 0.0.0.0:{port} {streams}"),
+        port,
         station.limit(30),
     )
 }
 
 /// Sends from one machine to another and returns Mbit/s, as received.
-fn run(station: &Station, from: &Machine, to: &Machine, at: &str, streams: u32) -> Result<f64> {
-    let _server = serve(station, to)?;
-    let script = format!("iperf3 -c {at} -n {MEBIBYTES}M -P {streams} -J");
-    let text = from.run_within(&script, station.limit(120))?.stdout;
-    let report: Report =
-        serde_json::from_str(&text).with_context(|| format!("iperf3 said {text:?}"))?;
-    Ok(report.end.sum_received.bits_per_second / 1e6)
+fn run(
+    station: &mut Station,
+    pair: impl Fn(&Station) -> Result<(Machine, Machine, String)>,
+    streams: u32,
+) -> Result<()> {
+    let (from, to, at) = pair(station)?;
+    let limit = station.limit(120);
+    let receiver = receiver(station, &to, PORT, streams)?;
+    let each = BYTES / u64::from(streams);
+    station.count_from_here()?;
+    from.run_within(
+        &format!("netback-agent bench send {at}:{PORT} {streams} {each}"),
+        limit,
+    )?;
+    let text = receiver.wait(limit)?.stdout;
+    station.count_to_here(UNITS)?;
+    let Received { bytes, elapsed_ns } =
+        serde_json::from_str(&text).with_context(|| format!("the receiver said {text:?}"))?;
+    station.record("throughput", "Mbit/s", bytes * 8e3 / elapsed_ns);
+    Ok(())
 }
 
 /// From the first guest to dom0.
 pub fn from_guest(station: &mut Station, streams: u32) -> Result<()> {
-    station.count_from_here()?;
-    let rate = run(station, station.guest(0)?, &station.dom0(), DOM0, streams)?;
-    station.count_to_here(UNITS)?;
-    station.record("throughput", "Mbit/s", rate);
-    Ok(())
+    let pair = |s: &Station| Ok((s.guest(0)?.machine(), s.dom0(), DOM0.to_owned()));
+    run(station, pair, streams)
 }
 
 /// From dom0 to the first guest.
 pub fn to_guest(station: &mut Station, streams: u32) -> Result<()> {
-    let guest = station.guest(0)?;
-    station.count_from_here()?;
-    let rate = run(station, &station.dom0(), guest, &guest.address(), streams)?;
-    station.count_to_here(UNITS)?;
-    station.record("throughput", "Mbit/s", rate);
-    Ok(())
+    let pair = |s: &Station| {
+        let guest = s.guest(0)?;
+        Ok((s.dom0(), guest.machine(), guest.address()))
+    };
+    run(station, pair, streams)
 }
 
 /// From the first guest to the second, over the bridge.
 pub fn guest_to_guest(station: &mut Station, streams: u32) -> Result<()> {
-    let (from, to) = (station.guest(0)?, station.guest(1)?);
-    station.count_from_here()?;
-    let rate = run(station, from, to, &to.address(), streams)?;
-    station.count_to_here(UNITS)?;
-    station.record("throughput", "Mbit/s", rate);
-    Ok(())
+    let pair = |s: &Station| {
+        let to = s.guest(1)?;
+        Ok((s.guest(0)?.machine(), to.machine(), to.address()))
+    };
+    run(station, pair, streams)
 }
