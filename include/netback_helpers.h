@@ -43,7 +43,6 @@ int netback_irq_set_affinity(unsigned int irq, unsigned int cpu);
 
 /* Socket buffers. */
 struct skb_shared_info *netback_skb_shinfo(const struct sk_buff *skb);
-void netback_skb_put(struct sk_buff *skb, unsigned int len);
 struct page *netback_nth_page(struct page *page, unsigned long n);
 u16 netback_skb_queue(const struct sk_buff *skb);
 struct page *netback_skb_frag_page(const skb_frag_t *frag);
@@ -51,17 +50,16 @@ bool netback_skb_frags_readable(const struct sk_buff *skb);
 bool netback_skb_has_frag_list(const struct sk_buff *skb);
 void netback_skb_fill_frag(struct sk_buff *skb, unsigned int i, struct page *page,
 			   unsigned int offset, unsigned int len, unsigned int truesize);
-void netback_skb_mark_for_recycle(struct sk_buff *skb);
 u8 netback_skb_ip_summed(const struct sk_buff *skb);
 void netback_skb_set_ip_summed(struct sk_buff *skb, u8 ip_summed);
 void netback_skb_receive_on(struct sk_buff *skb, struct net_device *dev);
-void netback_skb_probe_transport_header(struct sk_buff *skb);
 u16 netback_skb_protocol(const struct sk_buff *skb);
 u16 netback_skb_csum_offset(const struct sk_buff *skb);
 unsigned int netback_skb_transport_offset(const struct sk_buff *skb);
 bool netback_pskb_may_pull(struct sk_buff *skb, unsigned int len);
 void netback_skb_list_add_tail(struct sk_buff *skb, struct list_head *list);
 void netback_skb_tx_timestamp(struct sk_buff *skb);
+struct sk_buff *netback_page_pool_skb(struct page_pool *pool, unsigned int len);
 struct page *netback_page_pool_page(struct page_pool *pool);
 struct page *netback_page_pool_frag(struct page_pool *pool, unsigned int *offset,
 				    unsigned int size);

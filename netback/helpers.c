@@ -96,11 +96,6 @@ struct skb_shared_info *netback_skb_shinfo(const struct sk_buff *skb)
 	return skb_shinfo(skb);
 }
 
-void netback_skb_put(struct sk_buff *skb, unsigned int len)
-{
-	__skb_put(skb, len);
-}
-
 struct page *netback_nth_page(struct page *page, unsigned long n)
 {
 	return page + n;
@@ -132,11 +127,6 @@ void netback_skb_fill_frag(struct sk_buff *skb, unsigned int i, struct page *pag
 	skb_add_rx_frag(skb, i, page, offset, len, truesize);
 }
 
-void netback_skb_mark_for_recycle(struct sk_buff *skb)
-{
-	skb_mark_for_recycle(skb);
-}
-
 u8 netback_skb_ip_summed(const struct sk_buff *skb)
 {
 	return skb->ip_summed;
@@ -151,11 +141,6 @@ void netback_skb_receive_on(struct sk_buff *skb, struct net_device *dev)
 {
 	skb->protocol = eth_type_trans(skb, dev);
 	skb_reset_network_header(skb);
-}
-
-void netback_skb_probe_transport_header(struct sk_buff *skb)
-{
-	skb_probe_transport_header(skb);
 }
 
 u16 netback_skb_protocol(const struct sk_buff *skb)
@@ -186,6 +171,25 @@ void netback_skb_list_add_tail(struct sk_buff *skb, struct list_head *list)
 void netback_skb_tx_timestamp(struct sk_buff *skb)
 {
 	skb_tx_timestamp(skb);
+}
+
+struct sk_buff *netback_page_pool_skb(struct page_pool *pool, unsigned int len)
+{
+	unsigned int size = SKB_HEAD_ALIGN(NET_SKB_PAD + len);
+	void *head = page_pool_dev_alloc_va(pool, &size);
+	struct sk_buff *skb;
+
+	if (!head)
+		return NULL;
+	skb = napi_build_skb(head, size);
+	if (!skb) {
+		page_pool_free_va(pool, head, true);
+		return NULL;
+	}
+	skb_mark_for_recycle(skb);
+	skb_reserve(skb, NET_SKB_PAD);
+	__skb_put(skb, len);
+	return skb;
 }
 
 struct page *netback_page_pool_page(struct page_pool *pool)

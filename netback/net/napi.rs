@@ -30,16 +30,7 @@ pub(crate) trait Poll: Send + 'static {
 }
 
 /// The poll that is running: what may be done only within it.
-pub(crate) struct Polling<'a> {
-    napi: NonNull<bindings::napi_struct>,
-    _poll: PhantomData<&'a mut ()>,
-}
-
-impl Polling<'_> {
-    pub(super) fn as_raw(&self) -> *mut bindings::napi_struct {
-        self.napi.as_ptr()
-    }
-}
+pub(crate) struct Polling<'a>(PhantomData<&'a mut ()>);
 
 /// A NAPI instance with its worker. Scheduling is open to all contexts.
 pub(crate) struct Napi<P: Poll> {
@@ -118,17 +109,11 @@ impl<P: Poll> Napi<P> {
         // is the only one.
         let worker =
             unsafe { &mut *(*bindings::netback_napi_context(napi).cast::<UnsafeCell<P>>()).get() };
-        let Some(napi) = NonNull::new(napi) else {
-            return 0;
-        };
         if budget <= 0 {
             // Asked only to clean up behind transmission, of which there is none.
             return 0;
         }
-        let polling = Polling {
-            napi,
-            _poll: PhantomData,
-        };
+        let polling = Polling(PhantomData);
 
         match worker.poll(&polling, budget as u32) {
             Progress::More => budget,
@@ -136,7 +121,7 @@ impl<P: Poll> Napi<P> {
                 let done = (done as c_int).min(budget - 1);
                 // SAFETY: called from within the poll, with less than the
                 // budget. Whoever scheduled meanwhile makes NAPI poll again.
-                unsafe { bindings::napi_complete_done(napi.as_ptr(), done) };
+                unsafe { bindings::napi_complete_done(napi, done) };
                 done
             }
         }

@@ -5,6 +5,7 @@
 //! C header: [`include/net/page_pool/helpers.h`](srctree/include/net/page_pool/helpers.h)
 
 use super::napi::Polling;
+use super::skb::SkBuff;
 use crate::bindings;
 use core::ptr::NonNull;
 use kernel::error::from_err_ptr;
@@ -30,6 +31,17 @@ impl PagePool {
         // SAFETY: the parameters are copied by the call.
         let pool = from_err_ptr(unsafe { bindings::page_pool_create(&params) })?;
         NonNull::new(pool).map(Self).ok_or(ENOMEM)
+    }
+
+    /// A buffer with `len` bytes in its linear area, which is part of a page of the
+    /// pool; all its pages go back there.
+    #[inline]
+    pub(super) fn buffer(&mut self, _polling: &Polling<'_>, len: u32) -> Option<SkBuff> {
+        // SAFETY: as for pages, below; buffers are made within a poll, too.
+        let skb = NonNull::new(unsafe { bindings::netback_page_pool_skb(self.0.as_ptr(), len) })?;
+
+        // SAFETY: the new buffer is ours.
+        Some(unsafe { SkBuff::from_raw(skb) })
     }
 
     /// A page and the offset at which `size` bytes of it are ours.

@@ -122,7 +122,10 @@ impl SkBuff {
         self.raw().len - self.raw().data_len
     }
 
-    /// A buffer for a frame of `len` bytes from a guest, its data not written yet: headers linear, payload in pages of `pool`.
+    /// A buffer for a frame of `len` bytes from a guest, its data not written yet:
+    /// headers linear, payload in pages of `pool`. The linear area is in a page of
+    /// the pool, too: whoever allocates it elsewhere may have to pay for having it
+    /// cleared first.
     pub(super) fn for_frame(polling: &Polling<'_>, pool: &mut PagePool, len: u16) -> Option<Self> {
         let len = u32::from(len);
         let linear = if len <= LINEAR_WHOLE {
@@ -130,21 +133,8 @@ impl SkBuff {
         } else {
             LINEAR_HEADERS
         };
-        // SAFETY: called from within the poll of this instance.
-        let skb = unsafe { bindings::napi_alloc_skb(polling.as_raw(), linear) };
-        // SAFETY: the new buffer is ours; `linear` bytes of tail room were asked
-        // for.
-        let skb = unsafe {
-            let skb = Self::from_raw(NonNull::new(skb)?);
-            bindings::netback_skb_put(skb.0.as_ptr(), linear);
-            skb
-        };
-
+        let skb = pool.buffer(polling, linear)?;
         let mut left = len - linear;
-        if left != 0 {
-            // SAFETY: all pages added below come from a page pool.
-            unsafe { bindings::netback_skb_mark_for_recycle(skb.0.as_ptr()) };
-        }
         let mut index = 0;
         while left != 0 {
             let size = left.min(PAGE_SIZE);
@@ -282,10 +272,7 @@ impl SkBuff {
             }
         }
         // SAFETY: the buffer is ours.
-        unsafe {
-            bindings::netback_skb_set_ip_summed(skb, ip_summed as u8);
-            bindings::netback_skb_probe_transport_header(skb);
-        }
+        unsafe { bindings::netback_skb_set_ip_summed(skb, ip_summed as u8) };
         if let Some(gso) = gso {
             self.check_gso(gso.kind)?;
         }
