@@ -2,9 +2,11 @@
 
 //! Statistics counters with one writer and any number of readers.
 
-use kernel::sync::atomic::{
-    Atomic,
-    Relaxed, //
+// The kernel crate's atomics are function calls, even for loads and stores. These
+// here have no part in any ordering and become plain moves.
+use core::sync::atomic::{
+    AtomicU64,
+    Ordering::Relaxed, //
 };
 
 /// A 64-bit event counter.
@@ -13,12 +15,12 @@ use kernel::sync::atomic::{
 /// `ndo_start_xmit` under the transmit queue's lock); anyone may read it. That
 /// is why adding is a load and a store, without a locked instruction. Two
 /// writers would lose counts, nothing worse.
-pub(crate) struct Counter(Atomic<u64>);
+pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
     /// A counter at zero.
     pub(crate) const fn new() -> Self {
-        Self(Atomic::new(0))
+        Self(AtomicU64::new(0))
     }
 
     /// Adds `n`.

@@ -5,9 +5,10 @@
 use crate::netif::ring::Indices;
 use crate::vif::queue::Work;
 use core::array;
-use kernel::sync::atomic::{
-    Atomic,
-    Relaxed, //
+// As for counters, plain moves.
+use core::sync::atomic::{
+    AtomicU32,
+    Ordering::Relaxed, //
 };
 
 /// How many numbers describe a ring.
@@ -15,12 +16,12 @@ const PER_RING: usize = 5;
 
 /// A copy of a queue's ring indices. The worker writes it; readers may see some
 /// numbers newer than others, but never touch the rings themselves.
-pub(crate) struct Snapshot([[Atomic<u32>; PER_RING]; 2]);
+pub(crate) struct Snapshot([[AtomicU32; PER_RING]; 2]);
 
 impl Snapshot {
     /// All at zero.
     pub(super) fn new() -> Self {
-        Self(array::from_fn(|_| array::from_fn(|_| Atomic::new(0))))
+        Self(array::from_fn(|_| array::from_fn(|_| AtomicU32::new(0))))
     }
 
     /// Notes the state of a queue's rings.
