@@ -56,6 +56,10 @@ use kernel::sync::{
 /// Queues that take part in one batch at most. The others come with the next.
 const MAX_VISITS: usize = 64;
 
+/// Batches in one poll at most: what comes back at once for the frames of the first
+/// makes the second.
+const MAX_BATCHES: usize = 2;
+
 /// Frames from guests in one batch at most: NAPI's weight.
 const MAX_INBOUND: usize = 64;
 
@@ -213,6 +217,8 @@ struct Worker {
     run: Fifo<Queue>,
     /// The queues of the batch under way.
     visits: KVec<Visit>,
+    /// Queues whose guests are still to be told that their frames were taken.
+    owing: KVec<Arc<Entry<Queue>>>,
     transfer: Transfer<Tag>,
     tx: GuestTx,
     rx: GuestRx,
@@ -227,6 +233,7 @@ impl Worker {
             list,
             run: Fifo::new(),
             visits: KVec::with_capacity(MAX_VISITS, GFP_KERNEL)?,
+            owing: KVec::with_capacity(MAX_BATCHES * MAX_VISITS, GFP_KERNEL)?,
             transfer: Transfer::new(MAX_INBOUND, GuestRx::MAX_SLOTS)?,
             tx: GuestTx::new(limits, MAX_INBOUND)?,
             rx: GuestRx::new()?,
@@ -296,6 +303,9 @@ impl Worker {
             *work = queue.joined();
         }
         if queue.wants_to_go() {
+            if let Some(work) = work {
+                work.pay(&queue.stats);
+            }
             let (work, departure) = (work.take(), queue.acknowledge());
             queue.rest().let_go(departure, work);
             return None;
@@ -325,6 +335,15 @@ impl Worker {
         });
     }
 
+    /// Tells guests that their frames were taken, where that is still to be done.
+    fn pay(&mut self) {
+        for queue in self.owing.drain_all() {
+            if let Some(work) = work_of(&queue, &mut self.token) {
+                work.pay(&queue.stats);
+            }
+        }
+    }
+
     /// Answers the guests of the batch; frames that are ready come back.
     fn complete(&mut self, polling: &Polling<'_>) -> SkbList {
         let mut ready = SkbList::new();
@@ -352,7 +371,13 @@ impl Worker {
                 match fault {
                     Some(fault) => queue.disable(fault),
                     None => {
-                        work.publish(&queue.stats);
+                        // Capacity was reserved for as many queues as the batches
+                        // of a poll have.
+                        if work.publish(&queue.stats)
+                            && self.owing.push_within_capacity((*queue).clone()).is_err()
+                        {
+                            work.pay(&queue.stats);
+                        }
                         queue.snapshot.take(work);
                     }
                 }
@@ -372,13 +397,21 @@ impl Worker {
 
 impl Poll for Worker {
     fn poll(&mut self, polling: &Polling<'_>, budget: u32) -> Progress {
-        self.list.take(&mut self.run);
-        let taken = self.gather(polling, budget);
-        self.copy();
-        self.complete(polling).deliver(polling);
+        let mut left = budget;
 
-        if self.run.is_empty() && self.list.is_empty() {
-            Progress::Idle(taken)
+        for _ in 0..MAX_BATCHES {
+            self.list.take(&mut self.run);
+            left -= self.gather(polling, left);
+            self.copy();
+            self.complete(polling).deliver(polling);
+            if left == 0 || self.list.is_empty() {
+                break;
+            }
+        }
+        self.pay();
+
+        if self.run.is_empty() && self.list.leave() {
+            Progress::Idle(budget - left)
         } else {
             Progress::More
         }

@@ -114,6 +114,8 @@ impl<T> Deref for Scheduled<T> {
 /// Scheduled entries on their way to the worker. Any context may add.
 pub(crate) struct ScheduleList<T> {
     newest: Atomic<*mut Entry<T>>,
+    /// The worker is about to look anyway, and need not be woken.
+    attended: Atomic<bool>,
 }
 
 // SAFETY: the list owns references to entries, which are `Send` and `Sync`.
@@ -126,11 +128,13 @@ impl<T> ScheduleList<T> {
     pub(crate) const fn new() -> Self {
         Self {
             newest: Atomic::new(ptr::null_mut()),
+            attended: Atomic::new(false),
         }
     }
 
-    /// Schedules `entry`. False if it was scheduled already, in which case the
-    /// worker will look at it again anyway.
+    /// Schedules `entry`. True if the worker has to be woken for it: not if the
+    /// entry was scheduled already, if others are on the list, whose scheduling
+    /// wakes it, or if it looks before it rests.
     #[inline]
     pub(crate) fn add(&self, entry: ArcBorrow<'_, Entry<T>>) -> bool {
         let Some(entry) = Entry::claim(entry) else {
@@ -143,19 +147,23 @@ impl<T> ScheduleList<T> {
             // reference that was just turned into a raw pointer.
             unsafe { &*entry }.next.store(newest, Relaxed);
             match self.newest.cmpxchg(newest, entry, Full) {
-                Ok(_) => return true,
+                // Pairs with the exchange in `leave`.
+                Ok(_) => return newest.is_null() && !self.attended.load(Relaxed),
                 Err(now) => newest = now,
             }
         }
     }
 
     /// Whether nothing is waiting.
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.newest.load(Relaxed).is_null()
     }
 
-    /// Moves all that is waiting to the end of `fifo`, oldest first.
+    /// For the worker: moves all that is waiting to the end of `fifo`, oldest
+    /// first. Nobody wakes the worker until it leaves.
     pub(crate) fn take(&self, fifo: &mut Fifo<T>) {
+        self.attended.store(true, Relaxed);
         if self.is_empty() {
             return;
         }
@@ -169,6 +177,18 @@ impl<T> ScheduleList<T> {
             oldest_first.push_front(scheduled);
         }
         fifo.append(oldest_first);
+    }
+
+    /// For the worker: it is about to rest, and has to be woken from now on.
+    /// False if something is waiting: then it must look again first.
+    pub(crate) fn leave(&self) -> bool {
+        self.attended.xchg(false, Full);
+        // Who has added before without waking the worker is seen here.
+        if self.is_empty() {
+            return true;
+        }
+        self.attended.store(true, Relaxed);
+        false
     }
 }
 

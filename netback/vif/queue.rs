@@ -99,21 +99,42 @@ pub(crate) struct Work {
     /// What is left of the queue's share of the batches, in bytes; negative if
     /// the last frame went beyond it. From the guest, and to it.
     pub(crate) deficit: (i64, i64),
+    /// The guest is still to be told that frames of its own were taken.
+    owes: bool,
 }
 
 impl Work {
-    /// Publishes the responses of a batch and notifies the guest, once per
-    /// direction and only if it asked for that.
-    pub(crate) fn publish(&mut self, stats: &QueueStats) {
-        let due = u64::from(self.tx.unpublished() != 0) + u64::from(self.rx.unpublished() != 0);
-        if due == 0 {
-            return;
+    /// Publishes the responses of a batch. A guest that wants to know of frames is
+    /// told at once. True if it is still to be told, by [`Work::pay`], that frames
+    /// of its own were taken: nothing waits for that but room in its ring, and
+    /// whatever comes back for the frames can go with the same wake-up.
+    pub(crate) fn publish(&mut self, stats: &QueueStats) -> bool {
+        let (tx, rx) = (self.tx.unpublished() != 0, self.rx.unpublished() != 0);
+        if !tx && !rx {
+            return false;
         }
         let (of_tx, of_rx) = (self.tx.publish(), self.rx.publish());
-        let sent = self.channels.notify(of_tx, of_rx);
 
-        stats.notifications_sent.add(sent);
-        stats.notifications_saved.add(due - sent);
+        stats
+            .notifications_saved
+            .add(u64::from(tx && !of_tx) + u64::from(rx && !of_rx));
+        if of_rx {
+            stats
+                .notifications_sent
+                .add(self.channels.notify(false, true));
+        }
+        let news = of_tx && !self.owes;
+        self.owes |= of_tx;
+        news
+    }
+
+    /// Tells the guest what [`Work::publish`] left to be told.
+    pub(crate) fn pay(&mut self, stats: &QueueStats) {
+        if core::mem::take(&mut self.owes) {
+            stats
+                .notifications_sent
+                .add(self.channels.notify(true, false));
+        }
     }
 
     /// Nothing can be done for the queue now: lets further events in and sets
@@ -425,6 +446,7 @@ impl Attached {
                 held: None,
                 patience: Patience::default(),
                 deficit: (0, 0),
+                owes: false,
                 tx,
                 rx,
             },
