@@ -54,6 +54,7 @@ const DOM0_PROGRAMS: &[&str] = &[
     "usr/bin/ss",
     "usr/sbin/nft",
     "usr/sbin/xtables-nft-multi",
+    "usr/lib/x86_64-linux-gnu/xtables/libxt_standard.so",
     "usr/lib/x86_64-linux-gnu/xtables/libxt_physdev.so",
     "usr/lib/x86_64-linux-gnu/xtables/libxt_tcp.so",
     "usr/sbin/ethtool",
@@ -91,6 +92,7 @@ const DOM0_MODULES: &[&str] = &[
     "act-mirred",
     "nf-tables",
     "nf-conntrack-bridge",
+    "nft-meta-bridge",
     "nft-chain-nat",
     "nft-ct",
     "nft-masq",
@@ -240,6 +242,8 @@ fn assemble(sdk: &Sdk, role: Role, kernel: &Kernel, agent: Vec<u8>) -> Result<Ar
         ("usr/lib/xen", "xen-4.20"),
         ("etc/mtab", "/proc/mounts"),
         ("usr/bin/sh", "dash"),
+        // Where the kernel looks for it.
+        ("usr/sbin/modprobe", "/usr/bin/busybox"),
     ] {
         archive.add(link, Entry::Link(target.into()));
     }
@@ -414,6 +418,19 @@ fn add_modules(sdk: &Sdk, role: Role, kernel: &Kernel, archive: &mut Archive) ->
     archive.add(
         &format!("usr/lib/modules/{}/modules.dep", kernel.release),
         Entry::File(dep.into_bytes(), 0o644),
+    );
+    // What the kernel asks for by another name: queueing disciplines, expressions of nftables.
+    let aliases: String = fs::read_to_string(modules.join("modules.alias"))?
+        .lines()
+        .filter(|line| {
+            let name = line.split_whitespace().last().unwrap_or("");
+            done.contains(&module_name(name))
+        })
+        .map(|line| format!("{line}\n"))
+        .collect();
+    archive.add(
+        &format!("usr/lib/modules/{}/modules.alias", kernel.release),
+        Entry::File(aliases.into_bytes(), 0o644),
     );
     Ok(())
 }

@@ -213,13 +213,13 @@ fn firewall(context: &mut Context) -> Result<()> {
         "nft -f - <<'END'\n\
          table bridge lab {{\n\
            chain input {{ type filter hook input priority 0;\n\
-             iifname {vif} tcp dport 5001 counter drop comment \"to dom0\" }}\n\
+             iifname {vif} tcp dport 5001 counter drop; }}\n\
            chain forward {{ type filter hook forward priority 0;\n\
              iifname {vif} tcp dport 5001 counter drop\n\
              iifname {vif} ip dscp set cs3 counter\n\
-             iifname {vif} ip6 dscp set cs3 counter }}\n\
+             iifname {vif} ip6 dscp set cs3 counter; }}\n\
            chain output {{ type filter hook output priority 0;\n\
-             oifname {vif} ip dscp set cs5 counter }}\n\
+             oifname {vif} ip dscp set cs5 counter; }}\n\
          }}\nEND"
     ))
     .context("loading rules with nft")?;
@@ -315,11 +315,11 @@ fn routed(context: &mut Context) -> Result<()> {
          nft -f - <<'END'\n\
          table ip lab {{\n\
            chain post {{ type nat hook postrouting priority srcnat;\n\
-             ip saddr 10.8.0.2 oifname br0 counter masquerade }}\n\
+             ip saddr 10.8.0.2 oifname br0 counter masquerade; }}\n\
            chain forward {{ type filter hook forward priority 0; policy drop;\n\
              ct state established,related counter accept\n\
              iifname {vif} counter accept\n\
-             oifname {vif} counter accept }}\n\
+             oifname {vif} counter accept; }}\n\
          }}\nEND"
     ))
     .context("routing in dom0")?;
