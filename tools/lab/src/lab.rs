@@ -173,20 +173,20 @@ impl LabBuilder {
     /// Boots.
     pub fn boot(&self) -> Result<Lab> {
         let checkout = Checkout::find()?;
-        let (sdk, agent) = std::thread::scope(|scope| {
-            let agent = scope.spawn(|| checkout.agent());
+        let (sdk, programs) = std::thread::scope(|scope| {
+            let programs = scope.spawn(|| checkout.programs());
             let sdk = setup::ensure()?;
-            let agent = agent
+            let programs = programs
                 .join()
                 .map_err(|_| anyhow::anyhow!("building the agent panicked"))??;
-            Ok::<_, anyhow::Error>((sdk, agent))
+            Ok::<_, anyhow::Error>((sdk, programs))
         })?;
         let module = match self.driver {
             Driver::Netback => Some(checkout.module(&sdk)?),
             _ => None,
         };
-        let initramfs = image::ensure(&sdk, Role::Dom0, &agent)?;
-        let guest_image = image::ensure(&sdk, Role::Guest, &agent)?;
+        let initramfs = image::ensure(&sdk, Role::Dom0, &programs)?;
+        let guest_image = image::ensure(&sdk, Role::Guest, &programs)?;
         let lab = self.start(&checkout, sdk, initramfs, guest_image)?;
         if let Err(e) = lab.load(self.driver, module.as_deref(), &self.parameters) {
             bail!("{e:#}\n{}", lab.tails());

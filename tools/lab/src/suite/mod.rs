@@ -8,6 +8,7 @@ pub mod health;
 mod loading;
 mod offload;
 mod policy;
+mod rings;
 pub mod traffic;
 
 use std::collections::HashMap;
@@ -48,6 +49,7 @@ pub fn all() -> Vec<Test> {
     tests.extend(basic::tests());
     tests.extend(offload::tests());
     tests.extend(policy::tests());
+    tests.extend(rings::tests());
     tests.extend(churn::tests());
     tests
 }
@@ -107,6 +109,17 @@ impl Context {
         }
         let guest = Arc::new(self.lab()?.guest().kind(kind).start()?);
         self.guests.insert(kind.name(), guest.clone());
+        Ok(guest)
+    }
+
+    /// A PV guest whose vifs 1 and 5, on the same bridge, are left to frontends in user space.
+    pub fn ring_guest(&mut self) -> Result<Arc<Guest>> {
+        const NAME: &str = "rings";
+        if let Some(guest) = self.guests.get(NAME) {
+            return Ok(guest.clone());
+        }
+        let guest = Arc::new(self.lab()?.guest().pv().user_vifs(&[1, 5]).start()?);
+        self.guests.insert(NAME, guest.clone());
         Ok(guest)
     }
 
