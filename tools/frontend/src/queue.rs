@@ -304,7 +304,7 @@ impl Parts {
             let buffer = self.buffer_of(index);
             let buffers = &self.buffers;
             let read = |offset: u16, len: u16| buffers.read(buffer, offset.into(), len.into());
-            received.extend(self.assembler.take(index as u16, words, read));
+            received.extend(self.assembler.take(index, words, read));
         }
         if post {
             self.post(RING_SIZE)?;

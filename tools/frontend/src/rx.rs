@@ -47,6 +47,8 @@ pub struct Received {
     pub data: Vec<u8>,
     /// Offset and length of the data in each buffer.
     pub pieces: Vec<(u16, i16)>,
+    /// Index of its first slot.
+    pub first: u32,
     /// Slots it took, prefix and extra infos included.
     pub slots: u32,
     /// `RXF_*` of the first data response.
@@ -96,14 +98,18 @@ impl Assembler {
         self.expected != Expected::First
     }
 
-    /// Takes the response to the request of `id` in; `read` gets bytes out of its buffer. Returns
-    /// the frame that it ends.
+    /// Takes the response in the ring's place `index` in, whose request had the same number for its
+    /// id; `read` gets bytes out of its buffer. Returns the frame that it ends.
     pub fn take(
         &mut self,
-        id: u16,
+        index: u32,
         words: RxWords,
         read: impl FnOnce(u16, u16) -> Vec<u8>,
     ) -> Option<Received> {
+        let id = index as u16;
+        if self.frame.slots == 0 {
+            self.frame.first = index;
+        }
         self.frame.slots += 1;
         if let Expected::Extra { more } = self.expected {
             let info = ExtraInfo::from_words(words);
