@@ -4,7 +4,6 @@
 
 use std::collections::BTreeSet;
 use std::ops::Deref;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,7 @@ use crate::channel::{Channel, Request};
 use crate::lab::{Inner, DOM0_DIR};
 use crate::machine::Machine;
 use crate::process::tail_of;
+use crate::setup::GuestKernel;
 
 /// What a guest runs as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub struct GuestBuilder {
     vcpus: u32,
     vifs: Vec<u32>,
     memory_mib: u32,
-    kernel: Option<PathBuf>,
+    kernel: GuestKernel,
     cmdline: String,
     name: Option<String>,
 }
@@ -55,7 +55,7 @@ impl GuestBuilder {
             vcpus: 1,
             vifs: vec![0],
             memory_mib: 320,
-            kernel: None,
+            kernel: GuestKernel::Dom0s,
             cmdline: String::new(),
             name: None,
         }
@@ -112,8 +112,8 @@ impl GuestBuilder {
     }
 
     /// Another kernel than dom0's.
-    pub fn kernel(mut self, kernel: &Path) -> Self {
-        self.kernel = Some(kernel.to_owned());
+    pub fn kernel(mut self, kernel: GuestKernel) -> Self {
+        self.kernel = kernel;
         self
     }
 
@@ -136,10 +136,7 @@ impl GuestBuilder {
             .name
             .clone()
             .unwrap_or_else(|| format!("{}{number}", self.kind.name()));
-        let kernel = self
-            .lab
-            .upload(self.kernel.as_deref().unwrap_or(&self.lab.sdk.vmlinux))?;
-        let image = self.lab.upload(&self.lab.guest_image)?;
+        let (kernel, image) = self.lab.guest_files(self.kernel)?;
         let slot = self.lab.take_slot()?;
         let mut guest = Guest {
             lab: self.lab.clone(),

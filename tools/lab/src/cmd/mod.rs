@@ -390,7 +390,7 @@ fn info() -> Result<()> {
     );
     println!("root     {}", sdk.root.display());
     println!("tree     {}", sdk.tree.display());
-    println!("modules  {}", sdk.modules().display());
+    println!("modules  {}", sdk.kernel().modules().display());
     println!("cache    {}", sdk.cache.dir().display());
     Ok(())
 }

@@ -9,7 +9,6 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use flate2::{write::GzEncoder, Compression};
@@ -17,7 +16,7 @@ use flate2::{write::GzEncoder, Compression};
 use crate::cache;
 use crate::checkout::Programs;
 use crate::process::{capture, capture_text};
-use crate::setup::Sdk;
+use crate::setup::{Kernel, Sdk};
 use crate::ui;
 use cpio::{Archive, Entry};
 
@@ -54,6 +53,11 @@ const DOM0_PROGRAMS: &[&str] = &[
     "usr/sbin/bridge",
     "usr/sbin/tc",
     "usr/bin/ss",
+    "usr/sbin/nft",
+    "usr/sbin/xtables-nft-multi",
+    "usr/lib/x86_64-linux-gnu/xtables/libxt_standard.so",
+    "usr/lib/x86_64-linux-gnu/xtables/libxt_physdev.so",
+    "usr/lib/x86_64-linux-gnu/xtables/libxt_tcp.so",
     "usr/sbin/ethtool",
     "usr/bin/iperf3",
 ];
@@ -82,6 +86,21 @@ const DOM0_MODULES: &[&str] = &[
     "dummy",
     "8021q",
     "tun",
+    "sch-ingress",
+    "cls-matchall",
+    "cls-u32",
+    "act-gact",
+    "act-mirred",
+    "nf-tables",
+    "nf-conntrack-bridge",
+    "nft-meta-bridge",
+    "nft-chain-nat",
+    "nft-ct",
+    "nft-masq",
+    "nft-compat",
+    "br-netfilter",
+    "xt-physdev",
+    "xt-tcpudp",
 ];
 
 const GUEST_MODULES: &[&str] = &[
@@ -94,6 +113,9 @@ const GUEST_MODULES: &[&str] = &[
     "pktgen",
     "veth",
     "8021q",
+    "sch-ingress",
+    "cls-matchall",
+    "act-gact",
 ];
 
 /// Programs of this project with their places in an image.
@@ -177,11 +199,12 @@ impl Role {
     }
 }
 
-/// The image for `role`, made if need be.
-pub fn ensure(sdk: &Sdk, role: Role, programs: &Programs) -> Result<PathBuf> {
+/// The image for `role` with modules of `kernel`, made if need be.
+pub fn ensure(sdk: &Sdk, role: Role, kernel: &Kernel, programs: &Programs) -> Result<PathBuf> {
     let programs = role.ours(programs)?;
     let files = format!("{:?}", role.files());
-    let tree = sdk.tree.to_string_lossy();
+    let root = sdk.root.to_string_lossy();
+    let packages = kernel.packages.to_string_lossy();
     let mut hash = blake3::Hasher::new();
     for (_, program) in &programs {
         hash.update(program);
@@ -189,31 +212,30 @@ pub fn ensure(sdk: &Sdk, role: Role, programs: &Programs) -> Result<PathBuf> {
     let key = cache::key(&[
         include_str!("mod.rs"),
         &files,
-        &tree,
+        &root,
+        &packages,
         hash.finalize().to_hex().as_str(),
     ]);
     let name = format!("image-{}-{key}", role.name());
-    if sdk.cache.dir().join(&name).exists() {
-        return Ok(sdk.cache.dir().join(&name));
+    let path = sdk.cache.dir().join(&name);
+    if cache::is_there(&path) {
+        return Ok(path);
     }
     let _lock = sdk.cache.lock()?;
     let path = sdk.cache.entry(&name, |path| {
         let step = ui::step(format!("assembling the {} image", role.name()));
-        let archive = assemble(sdk, role, programs)?;
+        let archive = assemble(sdk, role, kernel, programs)?;
         let mut out = GzEncoder::new(fs::File::create(path)?, Compression::fast());
         archive.write(&mut out)?;
         out.finish()?.flush()?;
         step.done();
         Ok(())
     })?;
-    // Other checkouts may use others now.
-    let day = Duration::from_secs(24 * 3600);
-    sdk.cache
-        .prune_old(&format!("image-{}-", role.name()), 4, day)?;
+    sdk.cache.prune(&format!("image-{}-", role.name()), 4)?;
     Ok(path)
 }
 
-fn assemble(sdk: &Sdk, role: Role, programs: OurPrograms) -> Result<Archive> {
+fn assemble(sdk: &Sdk, role: Role, kernel: &Kernel, programs: OurPrograms) -> Result<Archive> {
     let mut archive = Archive::default();
     for dir in [
         "dev",
@@ -239,10 +261,13 @@ fn assemble(sdk: &Sdk, role: Role, programs: OurPrograms) -> Result<Archive> {
         ("usr/lib/xen", "xen-4.20"),
         ("etc/mtab", "/proc/mounts"),
         ("usr/bin/sh", "dash"),
+        // Where the kernel looks for it.
+        ("usr/sbin/modprobe", "/usr/bin/busybox"),
     ] {
         archive.add(link, Entry::Link(target.into()));
     }
     if role == Role::Dom0 {
+        archive.add("usr/sbin/iptables", Entry::Link("xtables-nft-multi".into()));
         for program in ["insmod", "rmmod", "lsmod", "modinfo"] {
             archive.add(
                 &format!("usr/sbin/{program}"),
@@ -269,7 +294,7 @@ fn assemble(sdk: &Sdk, role: Role, programs: OurPrograms) -> Result<Archive> {
     }
     add_programs(sdk, role, &mut archive)?;
     add_busybox(sdk, &mut archive)?;
-    add_modules(sdk, role, &mut archive)?;
+    add_modules(sdk, role, kernel, &mut archive)?;
     Ok(archive)
 }
 
@@ -370,8 +395,8 @@ fn module_name(path: &str) -> String {
     file.split(".ko").next().unwrap_or(file).replace('_', "-")
 }
 
-fn add_modules(sdk: &Sdk, role: Role, archive: &mut Archive) -> Result<()> {
-    let modules = sdk.modules();
+fn add_modules(sdk: &Sdk, role: Role, kernel: &Kernel, archive: &mut Archive) -> Result<()> {
+    let modules = kernel.modules();
     let index = index(&fs::read_to_string(modules.join("modules.dep"))?);
     let mut wanted: Vec<String> = role.modules().iter().map(|m| (*m).to_owned()).collect();
     let mut done = BTreeSet::new();
@@ -402,7 +427,7 @@ fn add_modules(sdk: &Sdk, role: Role, archive: &mut Archive) -> Result<()> {
         };
         let file = format!("{name}.ko");
         archive.add(
-            &format!("usr/lib/modules/{}/{file}", sdk.pin.release),
+            &format!("usr/lib/modules/{}/{file}", kernel.release),
             Entry::File(data, 0o644),
         );
         dep.push_str(&format!("{file}:"));
@@ -412,8 +437,21 @@ fn add_modules(sdk: &Sdk, role: Role, archive: &mut Archive) -> Result<()> {
         dep.push('\n');
     }
     archive.add(
-        &format!("usr/lib/modules/{}/modules.dep", sdk.pin.release),
+        &format!("usr/lib/modules/{}/modules.dep", kernel.release),
         Entry::File(dep.into_bytes(), 0o644),
+    );
+    // What the kernel asks for by another name: queueing disciplines, expressions of nftables.
+    let aliases: String = fs::read_to_string(modules.join("modules.alias"))?
+        .lines()
+        .filter(|line| {
+            let name = line.split_whitespace().last().unwrap_or("");
+            done.contains(&module_name(name))
+        })
+        .map(|line| format!("{line}\n"))
+        .collect();
+    archive.add(
+        &format!("usr/lib/modules/{}/modules.alias", kernel.release),
+        Entry::File(aliases.into_bytes(), 0o644),
     );
     Ok(())
 }
