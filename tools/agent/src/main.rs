@@ -13,8 +13,6 @@ mod net;
 mod port;
 mod ring;
 mod serve;
-mod xen;
-mod xenstore;
 
 use std::process::ExitCode;
 

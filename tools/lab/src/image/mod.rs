@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 use flate2::{write::GzEncoder, Compression};
 
 use crate::cache;
+use crate::checkout::Programs;
 use crate::process::{capture, capture_text};
 use crate::setup::{Kernel, Sdk};
 use crate::ui;
@@ -117,6 +118,9 @@ const GUEST_MODULES: &[&str] = &[
     "act-gact",
 ];
 
+/// Programs of this project with their places in an image.
+type OurPrograms = Vec<(&'static str, Vec<u8>)>;
+
 impl Role {
     fn name(self) -> &'static str {
         match self {
@@ -137,6 +141,18 @@ impl Role {
             Self::Dom0 => DOM0_MODULES,
             Self::Guest => GUEST_MODULES,
         }
+    }
+
+    /// Our own programs: where, and what.
+    fn ours(self, programs: &Programs) -> Result<OurPrograms> {
+        let read = |path: &Path| {
+            fs::read(path).with_context(|| format!("cannot read the program {}", path.display()))
+        };
+        let mut ours = vec![("usr/bin/netback-agent", read(&programs.agent)?)];
+        if self == Self::Guest {
+            ours.push(("usr/bin/netback-frontend", read(&programs.frontend)?));
+        }
+        Ok(ours)
     }
 
     /// Our own files: where, what, permission bits.
@@ -184,18 +200,21 @@ impl Role {
 }
 
 /// The image for `role` with modules of `kernel`, made if need be.
-pub fn ensure(sdk: &Sdk, role: Role, kernel: &Kernel, agent: &Path) -> Result<PathBuf> {
-    let agent =
-        fs::read(agent).with_context(|| format!("cannot read the agent {}", agent.display()))?;
+pub fn ensure(sdk: &Sdk, role: Role, kernel: &Kernel, programs: &Programs) -> Result<PathBuf> {
+    let programs = role.ours(programs)?;
     let files = format!("{:?}", role.files());
     let root = sdk.root.to_string_lossy();
     let packages = kernel.packages.to_string_lossy();
+    let mut hash = blake3::Hasher::new();
+    for (_, program) in &programs {
+        hash.update(program);
+    }
     let key = cache::key(&[
         include_str!("mod.rs"),
         &files,
         &root,
         &packages,
-        blake3::hash(&agent).to_hex().as_str(),
+        hash.finalize().to_hex().as_str(),
     ]);
     let name = format!("image-{}-{key}", role.name());
     let path = sdk.cache.dir().join(&name);
@@ -205,7 +224,7 @@ pub fn ensure(sdk: &Sdk, role: Role, kernel: &Kernel, agent: &Path) -> Result<Pa
     let _lock = sdk.cache.lock()?;
     let path = sdk.cache.entry(&name, |path| {
         let step = ui::step(format!("assembling the {} image", role.name()));
-        let archive = assemble(sdk, role, kernel, agent)?;
+        let archive = assemble(sdk, role, kernel, programs)?;
         let mut out = GzEncoder::new(fs::File::create(path)?, Compression::fast());
         archive.write(&mut out)?;
         out.finish()?.flush()?;
@@ -216,7 +235,7 @@ pub fn ensure(sdk: &Sdk, role: Role, kernel: &Kernel, agent: &Path) -> Result<Pa
     Ok(path)
 }
 
-fn assemble(sdk: &Sdk, role: Role, kernel: &Kernel, agent: Vec<u8>) -> Result<Archive> {
+fn assemble(sdk: &Sdk, role: Role, kernel: &Kernel, programs: OurPrograms) -> Result<Archive> {
     let mut archive = Archive::default();
     for dir in [
         "dev",
@@ -267,7 +286,9 @@ fn assemble(sdk: &Sdk, role: Role, kernel: &Kernel, agent: Vec<u8>) -> Result<Ar
         "etc/hosts",
         Entry::File(b"127.0.0.1 localhost\n".to_vec(), 0o644),
     );
-    archive.add("usr/bin/netback-agent", Entry::File(agent, 0o755));
+    for (place, program) in programs {
+        archive.add(place, Entry::File(program, 0o755));
+    }
     for (path, text, mode) in role.files() {
         archive.add(path, Entry::File(text.as_bytes().to_vec(), mode));
     }

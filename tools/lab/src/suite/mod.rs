@@ -9,6 +9,7 @@ mod loading;
 mod network;
 mod offload;
 mod policy;
+mod rings;
 pub mod traffic;
 
 use std::collections::HashMap;
@@ -49,6 +50,7 @@ pub fn all() -> Vec<Test> {
     tests.extend(basic::tests());
     tests.extend(offload::tests());
     tests.extend(policy::tests());
+    tests.extend(rings::tests());
     tests.extend(network::tests());
     tests.extend(churn::tests());
     tests
@@ -116,6 +118,17 @@ impl Context {
         }
         let guest = Arc::new(self.lab()?.guest().kind(kind).start()?);
         self.guests.insert(kind.name(), guest.clone());
+        Ok(guest)
+    }
+
+    /// A PV guest whose vifs 1 and 5, on the same bridge, are left to frontends in user space.
+    pub fn ring_guest(&mut self) -> Result<Arc<Guest>> {
+        const NAME: &str = "rings";
+        if let Some(guest) = self.guests.get(NAME) {
+            return Ok(guest.clone());
+        }
+        let guest = Arc::new(self.lab()?.guest().pv().user_vifs(&[1, 5]).start()?);
+        self.guests.insert(NAME, guest.clone());
         Ok(guest)
     }
 
