@@ -16,7 +16,7 @@ MODULE_DIR = $(DESTDIR)/lib/modules/$(RELEASE)/updates
 
 .PHONY: all modules install modules_install uninstall clean help \
 	fmt rustfmt fmt-check clippy unsafe-check \
-	demo test check fuzz lab-setup lab-shell lab-info lab-clean
+	demo test check hostile fuzz lab-setup lab-shell lab-info lab-clean
 
 all: modules
 
@@ -81,6 +81,9 @@ test:
 check:
 	@tools/test.sh all
 
+hostile:
+	@$(LAB) hostile
+
 # SECONDS of one processor for each target; TARGETS: some instead of all.
 fuzz:
 	@CARGO=$$(tools/bootstrap.sh) && PATH=$$(dirname "$$CARGO"):$$PATH \
@@ -108,6 +111,7 @@ help:
 	@echo 'To see it work (needs root on Debian 12 or 13, and a network the first time):'
 	@echo '  make demo             Xen, a stock dom0 kernel, netback.ko and two guests, in an emulator'
 	@echo '  make test             tests on the host, then in the lab'
+	@echo '  make hostile          a guest attacks this backend and the kernel'"'"'s with all it has'
 	@echo '  make lab-shell        an interactive dom0 with the module loaded and a guest running'
 	@echo '  make lab-setup, lab-info, lab-clean'
 	@echo '                        prepare, describe, empty the cache ($$NETBACK_CACHE or ~/.cache/netback)'
