@@ -14,7 +14,7 @@ use crate::rx::Received;
 use crate::vif::Vif;
 
 /// How long an answer is waited for until the question is asked again.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_millis(300);
 
 /// A station, on one queue of a connected vif.
 pub struct Station<'a> {

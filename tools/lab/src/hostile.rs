@@ -298,12 +298,41 @@ fn destroyed(field: &mut Field) -> Result<String> {
     Ok("once".into())
 }
 
+/// Outcomes, also on disk, however the run may end.
+struct Record {
+    path: PathBuf,
+    outcomes: Vec<Outcome>,
+}
+
+impl Record {
+    fn begin() -> Result<Self> {
+        let dir = Checkout::find()?.build_dir()?.join("hostile");
+        fs::create_dir_all(&dir)?;
+        let this = Self {
+            path: dir.join("result.json"),
+            outcomes: Vec::new(),
+        };
+        this.save()?;
+        Ok(this)
+    }
+
+    fn save(&self) -> Result<()> {
+        fs::write(&self.path, serde_json::to_vec_pretty(&self.outcomes)?)
+            .with_context(|| format!("cannot write {}", self.path.display()))
+    }
+
+    fn add(&mut self, outcome: Outcome) -> Result<()> {
+        self.outcomes.push(outcome);
+        self.save()
+    }
+}
+
 /// The whole of a run against one backend.
 struct Campaign<'a> {
     driver: Driver,
     options: &'a Options,
     field: Option<Field>,
-    outcomes: Vec<Outcome>,
+    record: &'a mut Record,
     seed: u64,
 }
 
@@ -324,7 +353,7 @@ impl Campaign<'_> {
         name: &str,
         advisory: Option<&str>,
         work: impl FnOnce(&mut Field) -> Result<(String, Option<Random>)>,
-    ) {
+    ) -> Result<()> {
         let step = ui::step(format!("{}: {name}", name_of(self.driver)));
         self.seed += 2;
         let seed = self.seed;
@@ -356,14 +385,14 @@ impl Campaign<'_> {
                 }
             }
         }
-        self.outcomes.push(Outcome {
+        self.record.add(Outcome {
             attack: name.to_owned(),
             advisory: advisory.map(str::to_owned),
             driver: name_of(self.driver),
             verdict,
             detail,
             random,
-        });
+        })
     }
 
     fn wanted(&self, name: &str) -> bool {
@@ -395,37 +424,39 @@ impl Campaign<'_> {
                 )?;
                 ensure!(report.held, "{}", report.detail);
                 Ok((report.detail, None))
-            });
+            })?;
         }
         for staged in STAGED {
             if self.wanted(staged.name) {
-                self.attack(staged.name, None, |field| Ok(((staged.run)(field)?, None)));
+                self.attack(staged.name, None, |field| Ok(((staged.run)(field)?, None)))?;
             }
         }
         if self.wanted("random") {
             let slots = self.options.slots;
-            self.attack("random", None, |field| random(field, slots, seed));
+            self.attack("random", None, |field| random(field, slots, seed))?;
         }
         if self.wanted("leaks") {
-            self.leaks(&before);
+            self.leaks(&before)?;
         }
         Ok(())
     }
 
     /// What all attacks together have left behind.
-    fn leaks(&mut self, before: &Counters) {
+    fn leaks(&mut self, before: &Counters) -> Result<()> {
         /// Connections, very roughly.
         const REPETITIONS: u32 = 1000;
-        let fell = self.outcomes.iter().any(|o| o.verdict == "fell");
+        let driver = name_of(self.driver);
+        let mut ours = self.record.outcomes.iter().filter(|o| o.driver == driver);
+        let fell = ours.any(|o| o.verdict == "fell");
         let Some(field) = self.field.as_ref().filter(|_| !fell) else {
             ui::note("what was left behind is not counted, since the lab was booted anew");
-            return;
+            return Ok(());
         };
         let outcome = Counters::take(&field.lab).and_then(|now| now.check(before, REPETITIONS));
-        self.outcomes.push(Outcome {
+        self.record.add(Outcome {
             attack: "leaks".into(),
             advisory: None,
-            driver: name_of(self.driver),
+            driver,
             verdict: if outcome.is_ok() { "held" } else { "fell" },
             detail: match outcome {
                 Ok(()) => {
@@ -434,7 +465,7 @@ impl Campaign<'_> {
                 Err(e) => format!("{e:#}"),
             },
             random: None,
-        });
+        })
     }
 }
 
@@ -529,30 +560,24 @@ fn failure(outcomes: &[Outcome]) -> Option<String> {
 
 /// Runs everything; writes `build/hostile/result.json`.
 pub fn run(options: &Options) -> Result<Summary> {
-    let mut outcomes = Vec::new();
+    let mut record = Record::begin()?;
     let mut trouble = None;
     for &driver in &options.drivers {
         let mut campaign = Campaign {
             driver,
             options,
             field: None,
-            outcomes: Vec::new(),
+            record: &mut record,
             seed: 100,
         };
         if let Err(e) = campaign.run() {
             trouble.get_or_insert_with(|| format!("{}: {e:#}", name_of(driver)));
         }
-        outcomes.append(&mut campaign.outcomes);
     }
-    let dir = Checkout::find()?.build_dir()?.join("hostile");
-    fs::create_dir_all(&dir)?;
-    let path = dir.join("result.json");
-    fs::write(&path, serde_json::to_vec_pretty(&outcomes)?)
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    let failure = trouble.or_else(|| failure(&outcomes));
+    let failure = trouble.or_else(|| failure(&record.outcomes));
     Ok(Summary {
-        outcomes,
-        path,
+        outcomes: record.outcomes,
+        path: record.path,
         failure,
     })
 }
