@@ -381,7 +381,7 @@ fn group(lab: &Lab, guest: &Guest) -> Result<u32> {
 }
 
 /// Floods dom0 with small frames, which dom0 drops at the ingress, while `during` runs.
-fn while_flooding<T>(
+pub fn while_flooding<T>(
     lab: &Lab,
     flooders: &[&Guest],
     during: impl FnOnce() -> Result<T>,
