@@ -311,8 +311,8 @@ pub fn faults(route: Route) -> Result<Vec<Case>> {
         fault(Fault::TooManySlots),
     );
     t.raw(
-        "255 slots after the first",
-        chain(1400, &[5; 255]),
+        "200 slots after the first",
+        chain(1400, &[5; 200]),
         fault(Fault::TooManySlots),
     );
     t.raw(
