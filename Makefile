@@ -16,7 +16,7 @@ MODULE_DIR = $(DESTDIR)/lib/modules/$(RELEASE)/updates
 
 .PHONY: all modules install modules_install uninstall clean help \
 	fmt rustfmt fmt-check clippy unsafe-check \
-	demo test check hostile fuzz lab-setup lab-shell lab-info lab-clean
+	demo test check hostile fuzz bench bench-quick lab-setup lab-shell lab-info lab-clean
 
 all: modules
 
@@ -81,6 +81,12 @@ test:
 check:
 	@tools/test.sh all
 
+bench:
+	@$(LAB) bench --erms both
+
+bench-quick:
+	@$(LAB) bench --quick
+
 hostile:
 	@$(LAB) hostile
 
@@ -111,6 +117,9 @@ help:
 	@echo 'To see it work (needs root on Debian 12 or 13, and a network the first time):'
 	@echo '  make demo             Xen, a stock dom0 kernel, netback.ko and two guests, in an emulator'
 	@echo '  make test             tests on the host, then in the lab'
+	@echo '  make bench            this module and xen-netback side by side, in time that counts'
+	@echo '                        instructions; build/bench/report.html shows the figures'
+	@echo '  make bench-quick      key figures, held against the record in Documentation/bench'
 	@echo '  make hostile          a guest attacks this backend and the kernel'"'"'s with all it has'
 	@echo '  make lab-shell        an interactive dom0 with the module loaded and a guest running'
 	@echo '  make lab-setup, lab-info, lab-clean'

@@ -6,6 +6,7 @@
 //! guests on to them; `netback-agent guest` serves a shared-memory ring that dom0 maps. Either
 //! way the agent carries out what [`netback_proto::ToAgent`] asks and runs until it is killed.
 
+mod bench;
 mod exec;
 mod files;
 mod link;
@@ -31,6 +32,7 @@ fn run() -> Result<()> {
             serve::serve(stream, writer, false)
         }
         Some("compute") => compute(),
+        Some("bench") => bench::run(std::env::args().skip(2)),
         // For the tests of the lab, on the host.
         Some("socket") => {
             let path = std::env::args().nth(2).context("name the socket")?;

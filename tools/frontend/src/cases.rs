@@ -311,8 +311,8 @@ pub fn faults(route: Route) -> Result<Vec<Case>> {
         fault(Fault::TooManySlots),
     );
     t.raw(
-        "200 slots after the first",
-        chain(1400, &[5; 200]),
+        "all but one slot of the ring",
+        chain(1400, &[5; 254]),
         fault(Fault::TooManySlots),
     );
     t.raw(

@@ -59,33 +59,49 @@ impl Checkout {
 
     /// Builds the programs for the emulated machines and returns their paths.
     pub fn programs(&self) -> Result<Programs> {
-        let tools = self.dir.join("tools");
-        let built = tools.join("target").join(STATIC_TARGET).join("release");
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut command = Command::new(cargo);
-        command
-            .current_dir(&tools)
-            .args([
-                "build",
-                "--release",
-                "--locked",
-                "-p",
-                "netback-agent",
-                "-p",
-                "netback-frontend",
-                "--target",
-                STATIC_TARGET,
-            ])
-            .env("CARGO_TARGET_DIR", tools.join("target"))
-            // The guests have no libraries.
-            .env("RUSTFLAGS", "-C target-feature=+crt-static")
-            .env_remove("CARGO_ENCODED_RUSTFLAGS");
-        let log = self.build_dir()?.join("programs.log");
-        run_logged(&mut command, &log, "building the agent with cargo")?;
+        let arguments = [
+            "-p",
+            "netback-agent",
+            "-p",
+            "netback-frontend",
+            "--target",
+            STATIC_TARGET,
+        ];
+        // The guests have no libraries.
+        let target = self.cargo(&arguments, "-C target-feature=+crt-static", "programs")?;
+        let built = target.join(STATIC_TARGET).join("release");
         Ok(Programs {
             agent: built.join("netback-agent"),
             frontend: built.join("netback-frontend"),
         })
+    }
+
+    /// Builds the emulator's plugin that counts what is executed, and returns its path.
+    pub fn profiler(&self) -> Result<PathBuf> {
+        let target = self.cargo(&["-p", "netback-profile"], "", "profiler")?;
+        Ok(target.join("release/libnetback_profile.so"))
+    }
+
+    /// Builds something for use in machines and returns the directory of what cargo makes.
+    fn cargo(&self, arguments: &[&str], flags: &str, what: &str) -> Result<PathBuf> {
+        let tools = self.dir.join("tools");
+        let target = tools.join("target");
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = Command::new(cargo);
+        command
+            .current_dir(&tools)
+            .args(["build", "--release", "--locked"])
+            .args(arguments)
+            .env("CARGO_TARGET_DIR", &target)
+            .env("RUSTFLAGS", flags)
+            .env_remove("CARGO_ENCODED_RUSTFLAGS");
+        let log = self.build_dir()?.join(format!("{what}.log"));
+        run_logged(
+            &mut command,
+            &log,
+            &format!("building the {what} with cargo"),
+        )?;
+        Ok(target)
     }
 
     /// Builds the module in the build root and returns its path.

@@ -59,6 +59,8 @@ pub struct LabBuilder {
     dom0_memory_mib: u32,
     cpus: u32,
     icount: bool,
+    erms: bool,
+    profile: bool,
     kvm: bool,
     xen: bool,
     driver: Driver,
@@ -75,6 +77,8 @@ impl Default for LabBuilder {
             dom0_memory_mib: 1024,
             cpus: 2,
             icount: false,
+            erms: true,
+            profile: false,
             kvm: std::env::var_os("NETBACK_KVM").is_some(),
             xen: true,
             driver: Driver::Netback,
@@ -108,6 +112,18 @@ impl LabBuilder {
     /// Count instructions instead of time.
     pub fn icount(mut self, on: bool) -> Self {
         self.icount = on;
+        self
+    }
+
+    /// Whether the processor offers fast `rep movsb` (ERMS), which kernel and Xen then copy with.
+    pub fn erms(mut self, on: bool) -> Self {
+        self.erms = on;
+        self
+    }
+
+    /// Have the emulator count what code is executed; see [`crate::bench::profile`].
+    pub fn profile(mut self, on: bool) -> Self {
+        self.profile = on;
         self
     }
 
@@ -155,8 +171,10 @@ impl LabBuilder {
             Boot::Xen {
                 xen: format!(
                     "console=com1 com1=115200,8n1 dom0_mem={mib}M,max:{mib}M dom0_max_vcpus={cpus} \
-                     noreboot sched=credit loglvl=all guest_loglvl=all conring_size=1M {} {}",
+                     noreboot sched=credit loglvl=all guest_loglvl=all conring_size=1M {} {} {}",
                     if self.kvm { "" } else { "xsave=0" },
+                    // Every instruction is counted, and nobody waits for clean memory.
+                    if self.icount { "bootscrub=0" } else { "" },
                     self.xen_cmdline,
                     mib = self.dom0_memory_mib,
                     cpus = self.cpus
@@ -214,6 +232,8 @@ impl LabBuilder {
             memory_mib: self.memory_mib,
             cpus: self.cpus,
             icount: self.icount,
+            erms: self.erms,
+            plugin: self.profile.then(|| checkout.profiler()).transpose()?,
             kvm: self.kvm,
             boot: self.boot_line(),
             ports,

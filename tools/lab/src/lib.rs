@@ -15,6 +15,7 @@
 //! # Ok(()) }
 //! ```
 
+pub mod bench;
 pub mod cache;
 pub mod channel;
 pub mod checkout;

@@ -39,6 +39,10 @@ pub struct Config {
     pub cpus: u32,
     /// Let virtual time be the number of instructions executed.
     pub icount: bool,
+    /// Let the processor have ERMS.
+    pub erms: bool,
+    /// The plugin that counts what is executed; it listens on [`profile_socket`].
+    pub plugin: Option<PathBuf>,
     /// Ask for the machine's own virtualisation, which may not run a stock kernel.
     pub kvm: bool,
     /// What to boot.
@@ -65,6 +69,11 @@ pub fn socket(dir: &Path, port: usize) -> PathBuf {
     dir.join(format!("port{port}"))
 }
 
+/// Path of the profiler's socket in `dir`.
+pub fn profile_socket(dir: &Path) -> PathBuf {
+    dir.join("profile")
+}
+
 /// Path of the console's log in `dir`.
 pub fn console(dir: &Path) -> PathBuf {
     dir.join("console.log")
@@ -80,6 +89,20 @@ fn offer(dir: &Path, file: &Path, name: &str) -> Result<()> {
 }
 
 impl Config {
+    /// The emulated processor.
+    fn processor(&self) -> String {
+        // Xen cannot emulate a PVH guest's RDTSCP under TCG.
+        let mut model = "max,-rdtscp".to_owned();
+        if self.icount {
+            // With x2APIC, QEMU stops on "Bad icount read".
+            model.push_str(",-x2apic");
+        }
+        if !self.erms {
+            model.push_str(",-erms");
+        }
+        model
+    }
+
     fn arguments(&self) -> Vec<String> {
         let mut out: Vec<String> = Vec::new();
         let mut add = |words: &[&str]| out.extend(words.iter().map(|w| (*w).to_owned()));
@@ -99,18 +122,18 @@ impl Config {
         if self.kvm {
             add(&["-accel", "kvm", "-cpu", "host"]);
         } else if self.icount {
-            // With x2APIC, QEMU stops on "Bad icount read".
-            add(&[
-                "-accel",
-                "tcg",
-                "-icount",
-                "shift=0,sleep=off",
-                "-cpu",
-                "max,-rdtscp,-x2apic",
-            ]);
+            add(&["-accel", "tcg", "-icount", "shift=0,sleep=off"]);
+            // Neither the host's clock nor its random numbers get in.
+            add(&["-rtc", "base=2026-01-01T00:00:00,clock=vm", "-seed", "1"]);
         } else {
-            // Xen cannot emulate a PVH guest's RDTSCP under TCG.
-            add(&["-accel", "tcg,thread=multi", "-cpu", "max,-rdtscp"]);
+            add(&["-accel", "tcg,thread=multi"]);
+        }
+        if !self.kvm {
+            add(&["-cpu", &self.processor()]);
+        }
+        if self.plugin.is_some() {
+            let plugin = "/lab/run/plugin.so,socket=/lab/run/profile";
+            add(&["-plugin", plugin]);
         }
         add(&[
             "-chardev",
@@ -160,6 +183,9 @@ impl Config {
         offer(dir, &self.initramfs, "initramfs")?;
         if matches!(self.boot, Boot::Xen { .. }) {
             offer(dir, &self.xen, "xen")?;
+        }
+        if let Some(plugin) = &self.plugin {
+            offer(dir, plugin, "plugin.so")?;
         }
         let in_root = root.clone().bind(dir, "/lab/run");
         let mut command = in_root.command("qemu-system-x86_64")?;

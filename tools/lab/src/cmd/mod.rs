@@ -2,6 +2,7 @@
 
 //! What the `lab` command can do.
 
+mod bench;
 mod run;
 mod shell;
 
@@ -51,6 +52,8 @@ enum Command {
     Hostile(HostileArgs),
     /// Run the tests.
     Test(TestArgs),
+    /// Measure the module and the kernel's own driver, in time that counts instructions.
+    Bench(bench::BenchArgs),
     /// Say what the lab is made of and where.
     Info,
     /// Empty the cache.
@@ -295,6 +298,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Demo(args) => return show_demo(&args),
         Command::Hostile(args) => return hostile(&args),
         Command::Test(args) => return Ok(test(&args)),
+        Command::Bench(args) => return bench::run(&args),
         Command::Info => info()?,
         Command::Clean => clean()?,
     }

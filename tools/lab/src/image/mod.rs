@@ -112,6 +112,7 @@ const GUEST_MODULES: &[&str] = &[
     "xen-netfront",
     "pktgen",
     "veth",
+    "dummy",
     "8021q",
     "sch-ingress",
     "cls-matchall",

@@ -402,12 +402,20 @@ fn while_flooding<T>(
             size: 60,
             count: 0,
         };
-        processes.push(guest.spawn_within(&endless.script(), limit)?);
+        let mut process = guest.spawn_within(&endless.script(), limit)?;
         let before = statistic(lab, &vif, "rx_packets")?;
         let after = at_least(before + 1000, lab.limit(60), || {
             statistic(lab, &vif, "rx_packets")
         })?;
-        ensure!(after >= before + 1000, "the flood does not get going");
+        if after < before + 1000 {
+            let running = process.is_running()?;
+            process.kill(9)?;
+            anyhow::bail!(
+                "the flood does not get going (generator running: {running}): {:?}",
+                process.wait(lab.limit(10))
+            );
+        }
+        processes.push(process);
     }
     let outcome = during();
     for guest in flooders {

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the lab's benchmark needs done inside a machine. Each tool prints one line of JSON.
+//!
+//! `netback-agent bench TOOL ARGUMENTS`, where the tools are `echo`, `rr`, `ping`, `runstate`,
+//! `grant` and `copy`.
+
+mod grants;
+mod hypercall;
+mod latency;
+
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+use anyhow::{bail, Context, Result};
+
+/// Arguments of a tool, taken one after the other.
+struct Arguments<I>(I);
+
+impl<I: Iterator<Item = String>> Arguments<I> {
+    fn text(&mut self, what: &str) -> Result<String> {
+        self.0.next().with_context(|| format!("give {what}"))
+    }
+
+    fn parse<T: FromStr>(&mut self, what: &str) -> Result<T> {
+        let text = self.text(what)?;
+        text.parse()
+            .ok()
+            .with_context(|| format!("{text:?} is no {what}"))
+    }
+}
+
+/// Runs one tool.
+pub fn run(arguments: impl Iterator<Item = String>) -> Result<()> {
+    let mut arguments = Arguments(arguments);
+    match arguments.text("a tool")?.as_str() {
+        "echo" => latency::echo(arguments.parse::<SocketAddr>("an address to listen on")?),
+        "rr" => {
+            let to = arguments.parse::<SocketAddr>("an address with a port")?;
+            let times = latency::request_response(to, arguments.parse("a count")?)?;
+            println!("{times}");
+            Ok(())
+        }
+        "ping" => {
+            let to = arguments.parse("an IPv4 address")?;
+            let times = latency::ping(to, arguments.parse("a count")?)?;
+            println!("{times}");
+            Ok(())
+        }
+        "runstate" => {
+            println!("{}", hypercall::Runstate::now()?);
+            Ok(())
+        }
+        "grant" => grants::grant(arguments.parse("a domain")?, arguments.parse("a count")?),
+        "copy" => {
+            let plan = grants::Plan {
+                domid: arguments.parse("a domain")?,
+                inbound: match arguments.text("a direction")?.as_str() {
+                    "from" => true,
+                    "to" => false,
+                    other => bail!("{other:?} is no direction: from, or to"),
+                },
+                bytes: arguments.parse("a size")?,
+                batch: arguments.parse("a number of copies in a hypercall")?,
+                count: arguments.parse("a number of copies")?,
+                references: arguments
+                    .text("grant references")?
+                    .split(',')
+                    .map(str::parse)
+                    .collect::<Result<_, _>>()
+                    .context("a grant reference is a number")?,
+            };
+            println!("{}", grants::copy(&plan)?);
+            Ok(())
+        }
+        other => bail!("there is no tool {other:?}"),
+    }
+}

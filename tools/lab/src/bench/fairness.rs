@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Many vifs at once: what they carry together, and how evenly.
+
+use anyhow::{ensure, Context, Result};
+
+use super::pktgen::Sink;
+use super::station::{Server, Station};
+use crate::suite::traffic::statistic;
+
+/// How long is looked at, in seconds of the machine.
+const WINDOW: f64 = 0.25;
+/// The first port of the servers.
+const PORT: u32 = 6000;
+
+/// Jain's index of fairness: 1 if all have the same, 1/n if one has all.
+fn jain(shares: &[f64]) -> f64 {
+    let sum: f64 = shares.iter().sum();
+    let squares: f64 = shares.iter().map(|s| s * s).sum();
+    if squares == 0.0 {
+        return 0.0;
+    }
+    sum * sum / (shares.len() as f64 * squares)
+}
+
+/// One vif of one guest.
+#[derive(Clone, Copy)]
+struct Flow {
+    guest: usize,
+    handle: u32,
+}
+
+/// Has all `flows` send to dom0 as fast as they can; returns the Mbit/s of each.
+fn rates(station: &Station, flows: &[Flow]) -> Result<Vec<f64>> {
+    let dom0 = station.dom0();
+    let limit = station.limit(120);
+    let (mut servers, mut clients, mut vifs) = (Vec::new(), Vec::new(), Vec::new());
+    for (number, flow) in flows.iter().enumerate() {
+        let port = PORT + number as u32;
+        servers.push(Server::start(
+            &dom0,
+            &format!("iperf3 -s -p {port} >/dev/null"),
+            &format!("grep -q ':{port:04X} .* 0A ' /proc/net/tcp /proc/net/tcp6"),
+            limit,
+        )?);
+        let guest = station.guest(flow.guest)?;
+        vifs.push(guest.vif_name(flow.handle)?);
+        let to = format!("10.0.{}.1", flow.handle);
+        clients.push(guest.spawn(&format!("exec iperf3 -c {to} -p {port} -t 1000 >/dev/null"))?);
+    }
+    // All have to be on their way first: a flow that has moved 2 MB has left its slow start.
+    let mut script = String::new();
+    let mut counters = String::new();
+    for vif in &vifs {
+        let counter = format!("/sys/class/net/{vif}/statistics/rx_bytes");
+        let enough = statistic(station.lab(), vif, "rx_bytes")? + 2_000_000;
+        script.push_str(&format!(
+            "until [ $(cat {counter}) -gt {enough} ]; do sleep 0.02; done\n"
+        ));
+        counters.push_str(&counter);
+        counters.push(' ');
+    }
+    let look = format!("cut -d' ' -f1 /proc/uptime; cat {counters}");
+    script.push_str(&format!("{look}; sleep {WINDOW}; {look}"));
+    let text = dom0.run_within(&script, limit)?.stdout;
+    for client in &clients {
+        client.kill(libc::SIGKILL)?;
+    }
+    drop(servers);
+    let numbers = text
+        .split_whitespace()
+        .map(str::parse)
+        .collect::<Result<Vec<f64>, _>>()
+        .with_context(|| format!("no numbers: {text:?}"))?;
+    ensure!(
+        numbers.len() == 2 * (flows.len() + 1),
+        "too few numbers: {text:?}"
+    );
+    let (before, after) = numbers.split_at(flows.len() + 1);
+    let seconds = after[0] - before[0];
+    ensure!(seconds > 0.0, "no time has passed");
+    Ok(after[1..]
+        .iter()
+        .zip(&before[1..])
+        .map(|(after, before)| (after - before) * 8.0 / 1e6 / seconds)
+        .collect())
+}
+
+/// The first `count` vifs, of both guests in turn.
+fn flows(count: u32) -> Vec<Flow> {
+    (0..count)
+        .map(|n| Flow {
+            guest: n as usize % 2,
+            handle: n / 2,
+        })
+        .collect()
+}
+
+/// `count` vifs send to dom0.
+pub fn active(station: &mut Station, count: u32) -> Result<()> {
+    let rates = rates(station, &flows(count))?;
+    station.record("throughput", "Mbit/s", rates.iter().sum());
+    station.record("fairness", "index", jain(&rates));
+    Ok(())
+}
+
+/// The first guest floods its first vif with small frames; the four vifs of the second send.
+pub fn flooded(station: &mut Station) -> Result<()> {
+    let flooder = station.guest(0)?;
+    let _sink = Sink::set(&station.dom0(), &flooder.vif_name(0)?)?;
+    let flood = flooder.spawn(
+        "modprobe pktgen; p=/proc/net/pktgen; echo rem_device_all > $p/kpktgend_0
+         echo 'add_device eth0' > $p/kpktgend_0
+         for option in 'count 0' 'pkt_size 60' 'delay 0' 'dst_mac 02:00:00:00:00:01' \
+             'dst 10.0.0.250'; do echo \"$option\" > $p/eth0; done
+         exec sh -c 'echo start > /proc/net/pktgen/pgctrl'",
+    )?;
+    let flows: Vec<Flow> = (0..4).map(|handle| Flow { guest: 1, handle }).collect();
+    let outcome = rates(station, &flows);
+    flooder.run_within("echo stop > /proc/net/pktgen/pgctrl", station.limit(30))?;
+    flood.wait(station.limit(30))?;
+    let rates = outcome?;
+    station.record("throughput", "Mbit/s", rates.iter().sum());
+    station.record("fairness", "index", jain(&rates));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jains_index() {
+        assert_eq!(jain(&[5.0, 5.0, 5.0]), 1.0);
+        assert!((jain(&[1.0, 0.0, 0.0, 0.0]) - 0.25).abs() < 1e-9);
+        assert_eq!(jain(&[0.0]), 0.0);
+    }
+}
