@@ -18,9 +18,13 @@ struct xenbus_device;
 /* Parameters; see Documentation/admin-guide.md. */
 extern bool netback_threaded;
 extern bool netback_separate_tx_rx_irq;
+extern unsigned int netback_max_queues;
 extern unsigned int netback_fatal_skb_slots;
 extern unsigned int netback_rx_drain_timeout_msecs;
 extern unsigned int netback_rx_stall_timeout_msecs;
+
+/* Bounds of parameters. */
+#define NETBACK_MAX_QUEUES 256
 
 /* Constants whose macros or anonymous enums bindgen does not evaluate. */
 static const u32 NETBACK_GSO_TCPV4 = SKB_GSO_TCPV4;
@@ -86,6 +90,7 @@ void netback_tx_stop_all(struct net_device *dev);
 void netback_tx_wake_all(struct net_device *dev);
 void netback_tx_disable(struct net_device *dev);
 struct netdev_queue *netback_tx_queue(struct net_device *dev, unsigned int index);
+unsigned int netback_tx_queues(const struct net_device *dev);
 void netback_tx_stop(struct netdev_queue *queue);
 bool netback_tx_stopped(const struct netdev_queue *queue);
 void netback_tx_wake(struct netdev_queue *queue);

@@ -21,7 +21,10 @@ mod vif;
 mod xen;
 
 use group::Groups;
-use sys::bindings;
+use sys::{
+    bindings,
+    params, //
+};
 use vif::backend::{
     BackendDriver,
     Host, //
@@ -52,6 +55,7 @@ impl kernel::Module for Netback {
             pr_err!("this machine does not run under Xen, so there are no guests to serve\n");
             return Err(ENODEV);
         }
+        params::settle();
         let host = Arc::new(
             Host {
                 groups: Groups::new()?,

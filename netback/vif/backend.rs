@@ -62,9 +62,6 @@ use kernel::sync::{
 /// bridge never takes it for its own.
 const ADDRESS: [u8; 6] = [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff];
 
-/// Queues with which an interface is made.
-const MAX_QUEUES: u32 = 1;
-
 /// The key in which the hotplug script says that it is done.
 const HOTPLUG_STATUS: &CStr = c"hotplug-status";
 
@@ -188,11 +185,12 @@ impl Vif {
     }
 
     fn connect(&self) -> Result<Connection, Failure> {
-        let features = negotiation::read(&self.frontend, &self.offer)?;
+        let (features, queues) = negotiation::read(&self.frontend, &self.offer)?;
 
         Connection::new(
             &self.device,
             &features,
+            &queues,
             connection::Host {
                 domid: self.domid,
                 interface: self.interface.clone(),
@@ -273,7 +271,7 @@ impl Driver for Backend {
             Config {
                 name: &name,
                 parent: device.as_ref(),
-                queues: MAX_QUEUES,
+                queues: offer.max_queues.get().into(),
                 max_mtu: Interface::MAX_MTU,
                 features: Interface::all_features(),
                 address: ADDRESS,

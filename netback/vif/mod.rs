@@ -7,6 +7,7 @@ pub(crate) mod backend;
 mod channels;
 mod connection;
 mod interface;
+mod link;
 mod negotiation;
 mod patience;
 mod police;

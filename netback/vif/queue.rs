@@ -41,7 +41,8 @@ use crate::vif::channels::{
     Channels,
     Waker, //
 };
-use crate::vif::connection::Failure;
+use crate::vif::connection::Reason;
+use crate::vif::link::Link;
 use crate::vif::patience::{
     Patience,
     TimeOuts, //
@@ -58,7 +59,6 @@ use kernel::prelude::*;
 use kernel::sync::aref::ARef;
 use kernel::sync::atomic::{
     Atomic,
-    Full,
     Relaxed, //
 };
 use kernel::sync::{
@@ -148,6 +148,8 @@ pub(crate) struct Queue {
     pub(crate) time_outs: TimeOuts,
     /// The rate of the vif.
     pub(crate) police: Arc<Police>,
+    /// The link of the vif.
+    link: Arc<Link>,
     // Field order is drop order: the module stays until the interface is not
     // referred to any more, and its groups until then.
     /// The group whose worker serves it.
@@ -168,8 +170,6 @@ pub(crate) struct Queue {
     queued: Counter,
     /// Bytes that left it, one way or another, written by the worker.
     served: Counter,
-    /// The guest has committed a fault: nothing of it is touched any more.
-    disabled: Atomic<bool>,
     /// How far the queue is asked to go ([`LEAVE`], [`SETTLE`]), and how far the
     /// worker has let it.
     departure: Atomic<u32>,
@@ -192,7 +192,7 @@ impl Queue {
     pub(crate) fn transmit(this: ArcBorrow<'_, Entry<Self>>, mut skb: SkBuff) {
         let len = skb.len();
 
-        if this.disabled.load(Relaxed) {
+        if !this.is_enabled() {
             this.stats.xmit_dropped(DropReason::NotConnected);
             return;
         }
@@ -234,7 +234,7 @@ impl Queue {
     /// Whether the guest is served. Not after a fault.
     #[inline]
     pub(crate) fn is_enabled(&self) -> bool {
-        !self.disabled.load(Relaxed)
+        self.link.is_enabled()
     }
 
     /// Whether the queue is on its way out.
@@ -282,14 +282,13 @@ impl Queue {
         }
     }
 
-    /// Disables the guest's interface: its rings are not touched again until it
-    /// reconnects. Called by the worker.
+    /// Disables the guest's interface: the rings of none of its queues are
+    /// touched again until it reconnects. Called by the worker.
     pub(crate) fn disable(&self, fault: Fault) {
-        if self.disabled.xchg(true, Full) {
+        self.stats.faulted(fault);
+        if !self.link.disable() {
             return;
         }
-        self.stats.faulted(fault);
-        self.device.carrier_off();
         trace::fault(&self.device.name(), self.index, self.domid, fault.name());
         if cpu::may_log() {
             pr_err!(
@@ -317,7 +316,7 @@ impl Queue {
     /// now on does not even get here. Called by the worker.
     pub(crate) fn stall(&self) {
         self.stats.stalls.add(1);
-        self.device.carrier_off();
+        self.link.stalled();
         trace::stall(&self.device.name(), self.index, true);
         if cpu::may_log() {
             pr_notice!(
@@ -331,7 +330,7 @@ impl Queue {
 
     /// The guest takes frames again. Called by the worker.
     pub(crate) fn recover(&self) {
-        self.device.carrier_on();
+        self.link.recovered();
         trace::stall(&self.device.name(), self.index, false);
     }
 }
@@ -350,6 +349,8 @@ pub(super) struct QueueConfig {
     pub(super) time_outs: TimeOuts,
     /// The rate of the vif.
     pub(super) police: Arc<Police>,
+    /// The link of the vif.
+    pub(super) link: Arc<Link>,
 }
 
 /// A queue that is attached to its rings and served by a worker. Dropping it
@@ -369,7 +370,7 @@ impl Attached {
         interface: ARef<NetDevice>,
         group: Arc<Group>,
         config: QueueConfig,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, Reason> {
         let QueueConfig {
             index,
             domid,
@@ -377,12 +378,13 @@ impl Attached {
             options,
             time_outs,
             police,
+            link,
         } = config;
-        let step = |doing| move |error| Failure::Step(doing, error);
+        let step = |doing| move |error| Reason::Step(doing, error);
         let tx = MappedRing::map(device, keys.tx_ring_ref).map_err(step("mapping tx-ring-ref"))?;
-        let tx = TxRing::attach(tx).map_err(|fault| Failure::Ring("tx-ring-ref", fault))?;
+        let tx = TxRing::attach(tx).map_err(|fault| Reason::Ring("tx-ring-ref", fault))?;
         let rx = MappedRing::map(device, keys.rx_ring_ref).map_err(step("mapping rx-ring-ref"))?;
-        let rx = RxRing::attach(rx).map_err(|fault| Failure::Ring("rx-ring-ref", fault))?;
+        let rx = RxRing::attach(rx).map_err(|fault| Reason::Ring("rx-ring-ref", fault))?;
         let owner = group.id();
         let outlet = TransmitQueue::new(interface.clone(), index)
             .map_err(step("finding the transmit queue"))?;
@@ -393,6 +395,7 @@ impl Attached {
                 options,
                 time_outs,
                 police,
+                link,
                 group,
                 device: interface,
                 outlet,
@@ -402,7 +405,6 @@ impl Attached {
                 snapshot: Snapshot::new(),
                 queued: Counter::new(),
                 served: Counter::new(),
-                disabled: Atomic::new(false),
                 departure: Atomic::new(0),
                 departed: Atomic::new(0),
                 joining: Mailbox::new(),
@@ -430,7 +432,7 @@ impl Attached {
             },
             GFP_KERNEL,
         )
-        .map_err(|error| Failure::Step("allocating a queue", error.into()))?;
+        .map_err(|error| Reason::Step("allocating a queue", error.into()))?;
 
         entry.group.enrol();
         entry.joining.put(work);

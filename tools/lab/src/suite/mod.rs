@@ -4,6 +4,7 @@
 
 mod basic;
 mod churn;
+mod features;
 pub mod health;
 mod loading;
 mod offload;
@@ -48,6 +49,7 @@ pub fn all() -> Vec<Test> {
     tests.extend(basic::tests());
     tests.extend(offload::tests());
     tests.extend(policy::tests());
+    tests.extend(features::tests());
     tests.extend(churn::tests());
     tests
 }
