@@ -14,6 +14,7 @@
 #include <linux/netdevice.h>
 #include <linux/skbuff.h>
 #include <linux/slab.h>
+#include <linux/workqueue.h>
 #include <net/page_pool/helpers.h>
 #include <xen/grant_table.h>
 #include <xen/page.h>
@@ -32,6 +33,19 @@ bool netback_separate_tx_rx_irq = true;
 module_param_named(separate_tx_rx_irq, netback_separate_tx_rx_irq, bool, 0644);
 MODULE_PARM_DESC(separate_tx_rx_irq,
 		 "Offer frontends an event channel for each direction (default Y)");
+
+bool netback_provides_xdp_headroom = true;
+module_param_named(provides_xdp_headroom, netback_provides_xdp_headroom, bool, 0644);
+MODULE_PARM_DESC(provides_xdp_headroom,
+		 "Offer frontends headroom for XDP in their receive buffers (default Y)");
+
+/*
+ * So that options meant for xen-netback are understood: hashes are computed for
+ * each frame here, and none is kept.
+ */
+static unsigned int netback_hash_cache_size = 64;
+module_param_named(hash_cache_size, netback_hash_cache_size, uint, 0644);
+MODULE_PARM_DESC(hash_cache_size, "Without effect: there is no hash cache");
 
 /* A number within bounds; what is wrong with any other goes to the log. */
 static int netback_set_bounded(const char *val, const struct kernel_param *kp,
@@ -164,6 +178,11 @@ void netback_skb_fill_frag(struct sk_buff *skb, unsigned int i, struct page *pag
 void netback_skb_mark_for_recycle(struct sk_buff *skb)
 {
 	skb_mark_for_recycle(skb);
+}
+
+void netback_skb_set_hash(struct sk_buff *skb, u32 hash, bool l4)
+{
+	skb_set_hash(skb, hash, l4 ? PKT_HASH_TYPE_L4 : PKT_HASH_TYPE_L3);
 }
 
 u8 netback_skb_ip_summed(const struct sk_buff *skb)
@@ -389,6 +408,16 @@ void netback_napi_bind_thread(struct napi_struct *napi, unsigned int cpu)
 {
 	if (napi->thread)
 		set_cpus_allowed_ptr(napi->thread, cpumask_of(cpu));
+}
+
+struct workqueue_struct *netback_workqueue_new(const char *name)
+{
+	return alloc_workqueue("%s", WQ_UNBOUND, 0, name);
+}
+
+void netback_workqueue_flush(struct workqueue_struct *wq)
+{
+	flush_workqueue(wq);
 }
 
 /* Processors and locks. */

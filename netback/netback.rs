@@ -21,6 +21,7 @@ mod vif;
 mod xen;
 
 use group::Groups;
+use sys::workqueue::Workqueue;
 use sys::{
     bindings,
     params, //
@@ -59,6 +60,7 @@ impl kernel::Module for Netback {
         let host = Arc::new(
             Host {
                 groups: Groups::new()?,
+                control: Arc::new(Workqueue::new(c"netback-ctrl")?, GFP_KERNEL)?,
                 debugfs: Dir::new(MODULE_NAME),
             },
             GFP_KERNEL,

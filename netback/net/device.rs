@@ -9,7 +9,8 @@ use crate::bindings;
 use core::marker::PhantomData;
 use core::mem::{
     align_of,
-    size_of, //
+    size_of,
+    ManuallyDrop, //
 };
 use core::ops::{
     BitAnd,
@@ -161,6 +162,10 @@ pub(crate) trait Operations: Send + Sync + 'static {
 
     /// The device goes down.
     fn stop(&self, device: &NetDevice);
+
+    /// The transmit queue that a frame is to go to; `None`: the stack's choice.
+    /// Softirqs are off.
+    fn select_queue(&self, device: &NetDevice, skb: &SkBuff) -> Option<u16>;
 
     /// Transmits a frame on the transmit queue `queue`. Softirqs are off and the
     /// queue's transmit lock is held.
@@ -349,6 +354,7 @@ impl<T: Operations> Registration<T> {
         let mut ops: bindings::net_device_ops = pin_init::zeroed();
         ops.ndo_open = Some(Self::open);
         ops.ndo_stop = Some(Self::stop);
+        ops.ndo_select_queue = Some(Self::select_queue);
         ops.ndo_start_xmit = Some(Self::start_xmit);
         ops.ndo_change_mtu = Some(Self::change_mtu);
         ops.ndo_fix_features = Some(Self::fix_features);
@@ -500,6 +506,23 @@ impl<T: Operations> Registration<T> {
         unsafe { bindings::netback_tx_stop_all(device.as_raw()) };
         driver.stop(device);
         0
+    }
+
+    extern "C" fn select_queue(
+        device: *mut bindings::net_device,
+        skb: *mut bindings::sk_buff,
+        subordinate: *mut bindings::net_device,
+    ) -> u16 {
+        // SAFETY: an operation of the device.
+        let (this, driver) = unsafe { Self::parts(device) };
+        let chosen = NonNull::new(skb).and_then(|skb| {
+            // SAFETY: the stack lends us the buffer, which is not dropped here.
+            let skb = ManuallyDrop::new(unsafe { SkBuff::from_raw(skb) });
+            driver.select_queue(this, &skb)
+        });
+
+        // SAFETY: the stack's own choice, with what it passed.
+        chosen.unwrap_or_else(|| unsafe { bindings::netdev_pick_tx(device, skb, subordinate) })
     }
 
     extern "C" fn start_xmit(

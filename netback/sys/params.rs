@@ -58,6 +58,13 @@ pub(crate) fn settle() {
     }
 }
 
+/// `provides_xdp_headroom`: frontends are offered headroom for XDP. Writable;
+/// each vif reads it once, when it is probed.
+pub(crate) fn provides_xdp_headroom() -> bool {
+    // SAFETY: as in `separate_tx_rx_irq`.
+    unsafe { (&raw const bindings::netback_provides_xdp_headroom).read_volatile() }
+}
+
 /// `rx_drain_timeout_msecs`: how long a frame waits for a guest's buffers. Fixed
 /// at load.
 pub(crate) fn rx_drain_timeout_msecs() -> u32 {

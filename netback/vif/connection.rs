@@ -14,6 +14,8 @@ use crate::netif::negotiate::{
     KeyError,
     QueueKeys, //
 };
+use crate::sys::workqueue::Workqueue;
+use crate::vif::control::ControlRing;
 use crate::vif::interface::{
     Interface,
     QueueSet, //
@@ -25,6 +27,7 @@ use crate::vif::queue::{
     Attached,
     QueueConfig, //
 };
+use crate::vif::terms::Terms;
 use crate::xen::{
     xenbus,
     DomId, //
@@ -98,6 +101,8 @@ pub(super) struct Host<'a> {
     pub(super) interface: Arc<Registration<Interface>>,
     /// The workers to choose from.
     pub(super) groups: &'a Groups,
+    /// Where messages of control rings are dealt with.
+    pub(super) control: &'a Arc<Workqueue>,
     /// The vif's rate.
     pub(super) police: Arc<Police>,
     /// The vif's directory in debugfs.
@@ -108,9 +113,11 @@ pub(super) struct Host<'a> {
 /// from their workers and releases all that they hold, the last queue first.
 pub(super) struct Connection {
     // Field order is drop order: the files show the queues.
+    control: Option<ControlRing>,
     files: KVec<QueueFile>,
     queues: KVec<Attached>,
     link: Arc<Link>,
+    terms: Arc<Terms>,
     interface: Arc<Registration<Interface>>,
 }
 
@@ -130,6 +137,7 @@ impl Connection {
             domid,
             interface,
             groups,
+            control,
             police,
             dir,
         } = host;
@@ -137,10 +145,13 @@ impl Connection {
         let allocating = |error: AllocError| Reason::Step("allocating", error.into());
         let link = Arc::pin_init(Link::new(interface.device().into()), GFP_KERNEL)
             .map_err(step("allocating"))?;
+        let terms = Arc::pin_init(Terms::new(*features), GFP_KERNEL).map_err(step("allocating"))?;
         let mut this = Self {
+            control: None,
             files: KVec::with_capacity(keys.len(), GFP_KERNEL).map_err(allocating)?,
             queues: KVec::with_capacity(keys.len(), GFP_KERNEL).map_err(allocating)?,
             link,
+            terms,
             interface,
         };
         for (index, keys) in (0..).zip(keys) {
@@ -148,7 +159,7 @@ impl Connection {
                 index,
                 domid,
                 keys: *keys,
-                options: features.rx_options(),
+                terms: this.terms.clone(),
                 time_outs: TimeOuts::new(features),
                 police: police.clone(),
                 link: this.link.clone(),
@@ -159,6 +170,13 @@ impl Connection {
                     queue: (features.queues.count() > 1).then_some(index),
                     reason,
                 })?;
+        }
+        if let Some(keys) = features.ctrl {
+            let shared = (this.terms.clone(), this.link.clone());
+            let queues = features.queues.count();
+            let ring = ControlRing::new(device, domid, keys, queues, shared, control.clone())?;
+
+            this.control = Some(ring);
         }
         let set =
             QueueSet::new(this.queues.iter().map(Attached::share)).map_err(step("allocating"))?;
@@ -172,6 +190,11 @@ impl Connection {
         this.link.open();
         this.interface.device().enable_transmit();
         Ok(this)
+    }
+
+    /// What the frontend may change while it is connected.
+    pub(super) fn terms(&self) -> &Terms {
+        &self.terms
     }
 
     /// Attaches one more queue, and shows it in debugfs.
@@ -197,10 +220,12 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.link.close();
+        self.control = None;
         self.interface.device().disable_transmit();
         self.files.clear();
         // Waits for those who still transmit, count or open.
         drop(self.interface.driver().disconnect());
+        self.terms.close();
         while let Some(queue) = self.queues.pop() {
             let counted = queue.share();
             drop(queue);

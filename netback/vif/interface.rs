@@ -156,6 +156,13 @@ impl Operations for Interface {
         // Workers ask whether the device is running.
     }
 
+    fn select_queue(&self, _device: &NetDevice, skb: &SkBuff) -> Option<u16> {
+        let guard = rcu::read_lock();
+        let set = self.queues.read(&guard)?;
+
+        set.0.first()?.terms.queue(skb, set.0.len() as u16)
+    }
+
     #[inline]
     fn start_xmit(&self, _device: &NetDevice, queue: u16, skb: SkBuff) {
         let guard = rcu::read_lock();

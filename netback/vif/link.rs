@@ -4,7 +4,10 @@
 //! while transmission is open, no queue is stalled and the guest has committed
 //! no fault.
 
-use crate::net::device::NetDevice;
+use crate::net::device::{
+    Name,
+    NetDevice, //
+};
 use crate::sys::cpu::BottomHalvesOff;
 use kernel::new_spinlock;
 use kernel::prelude::*;
@@ -47,6 +50,11 @@ impl Link {
                 stalled: 0,
             }),
         })
+    }
+
+    /// The interface's name.
+    pub(super) fn name(&self) -> Name {
+        self.device.name()
     }
 
     /// Whether the guest is served. Not after a fault.

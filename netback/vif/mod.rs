@@ -6,6 +6,7 @@
 pub(crate) mod backend;
 mod channels;
 mod connection;
+mod control;
 mod interface;
 mod link;
 mod negotiation;
@@ -14,3 +15,4 @@ mod police;
 pub(crate) mod queue;
 mod snapshot;
 pub(crate) mod stats;
+mod terms;

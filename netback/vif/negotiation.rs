@@ -28,7 +28,9 @@ pub(super) fn offer() -> Offer {
     Offer {
         max_queues: params::max_queues(),
         split_event_channels: params::separate_tx_rx_irq(),
-        ..Offer::default()
+        multicast_control: true,
+        ctrl_ring: true,
+        xdp_headroom: params::provides_xdp_headroom(),
     }
 }
 
@@ -50,6 +52,16 @@ pub(super) fn read(frontend: &CStr, offer: &Offer) -> Result<(Features, KVec<Que
     let features = negotiate::read_features(offer, |key| read_key(frontend, None, key))?;
     let queues = read_queues(frontend, features.queues)?;
     Ok((features, queues))
+}
+
+/// Reads the XDP headroom that a frontend asks for.
+pub(super) fn read_xdp_headroom(frontend: &CStr) -> Result<u16, Failure> {
+    negotiate::read_xdp_headroom(|key| read_key(frontend, None, key))
+}
+
+/// Reads whether a frontend wants its multicast filter to be in force.
+pub(super) fn read_multicast_control(frontend: &CStr) -> Result<bool, Failure> {
+    negotiate::read_multicast_control(|key| read_key(frontend, None, key))
 }
 
 /// Reads the keys of a frontend's queues.

@@ -24,10 +24,7 @@ use crate::netif::fault::{
     Fault, //
 };
 use crate::netif::negotiate::QueueKeys;
-use crate::netif::rx::{
-    RxOptions,
-    RxRing, //
-};
+use crate::netif::rx::RxRing;
 use crate::netif::tx::TxRing;
 use crate::sys::alarm::Alarm;
 use crate::sys::counter::Counter;
@@ -50,6 +47,7 @@ use crate::vif::patience::{
 use crate::vif::police::Police;
 use crate::vif::snapshot::Snapshot;
 use crate::vif::stats::QueueStats;
+use crate::vif::terms::Terms;
 use crate::xen::ring::MappedRing;
 use crate::xen::{
     xenbus,
@@ -142,8 +140,8 @@ pub(crate) struct Queue {
     pub(crate) index: u16,
     /// The guest.
     pub(crate) domid: DomId,
-    /// What the guest can take.
-    pub(crate) options: RxOptions,
+    /// What the guest asked for, and may change.
+    pub(crate) terms: Arc<Terms>,
     /// How long frames wait for the guest.
     pub(crate) time_outs: TimeOuts,
     /// The rate of the vif.
@@ -196,7 +194,12 @@ impl Queue {
             this.stats.xmit_dropped(DropReason::NotConnected);
             return;
         }
+        if !skb.destination().is_none_or(|to| this.terms.passes(&to)) {
+            this.stats.xmit_dropped(DropReason::MulticastFiltered);
+            return;
+        }
         skb.stamp_transmit();
+        skb.note_hash(this.terms.hash(&skb));
         skb.set_deadline(Tick::now().after(this.time_outs.drain));
         let queue = &this.outlet;
         queue.sent(len);
@@ -343,8 +346,8 @@ pub(super) struct QueueConfig {
     pub(super) domid: DomId,
     /// Where its rings and event channels are.
     pub(super) keys: QueueKeys,
-    /// What the guest can take.
-    pub(super) options: RxOptions,
+    /// What the guest asked for, and may change.
+    pub(super) terms: Arc<Terms>,
     /// How long frames wait for the guest.
     pub(super) time_outs: TimeOuts,
     /// The rate of the vif.
@@ -375,7 +378,7 @@ impl Attached {
             index,
             domid,
             keys,
-            options,
+            terms,
             time_outs,
             police,
             link,
@@ -385,6 +388,9 @@ impl Attached {
         let tx = TxRing::attach(tx).map_err(|fault| Reason::Ring("tx-ring-ref", fault))?;
         let rx = MappedRing::map(device, keys.rx_ring_ref).map_err(step("mapping rx-ring-ref"))?;
         let rx = RxRing::attach(rx).map_err(|fault| Reason::Ring("rx-ring-ref", fault))?;
+        if tx.consumed() != 0 {
+            terms.took_over();
+        }
         let owner = group.id();
         let outlet = TransmitQueue::new(interface.clone(), index)
             .map_err(step("finding the transmit queue"))?;
@@ -392,7 +398,7 @@ impl Attached {
             Entry::new(try_pin_init!(Queue {
                 index,
                 domid,
-                options,
+                terms,
                 time_outs,
                 police,
                 link,

@@ -13,6 +13,7 @@ mod net;
 mod port;
 mod ring;
 mod serve;
+mod xdp;
 mod xen;
 mod xenstore;
 
@@ -33,6 +34,10 @@ fn run() -> Result<()> {
             serve::serve(stream, writer, false)
         }
         Some("compute") => compute(),
+        Some("xdp") => {
+            let interface = std::env::args().nth(2).context("name the interface")?;
+            xdp::run(&interface)
+        }
         // For the tests of the lab, on the host.
         Some("socket") => {
             let path = std::env::args().nth(2).context("name the socket")?;

@@ -184,7 +184,7 @@ fn destroy(context: &mut Context) -> Result<()> {
 }
 
 /// Loads what was unloaded.
-fn load_command(driver: Driver) -> String {
+pub(super) fn load_command(driver: Driver) -> String {
     match driver {
         Driver::Netback => format!("insmod {DOM0_DIR}/netback.ko"),
         _ => "modprobe xen-netback".to_owned(),

@@ -2,14 +2,18 @@
 
 //! Features that a frontend may ask for, with frontends that do.
 
-use anyhow::{ensure, Context as _, Result};
+use std::time::Duration;
 
-use super::churn::{cycles, reload_rounds, BY_HAND};
+use anyhow::{ensure, Context as _, Result};
+use netback_proto::FromAgent;
+
+use super::churn::{cycles, load_command, reload_rounds, BY_HAND};
 use super::health::Counters;
 use super::traffic::{both_ways, datagrams, ping, Background, DOM0, MIB};
 use super::{test, Context, Test};
 use crate::guest::{Guest, Kind};
 use crate::lab::Lab;
+use crate::machine::Process;
 use crate::ui;
 
 pub fn tests() -> Vec<Test> {
@@ -33,6 +37,16 @@ pub fn tests() -> Vec<Test> {
             "multi-queue-leaks",
             "80 times attaching and detaching vifs of two queues leaks nothing",
             multi_queue_leaks,
+        ),
+        test(
+            "xdp",
+            "an XDP program in a guest gets its headroom, sees its frames, and goes again",
+            xdp,
+        ),
+        test(
+            "multicast-control",
+            "a multicast filter in force, out of it, and taken over by a new backend",
+            multicast_control,
         ),
     ]
 }
@@ -195,7 +209,7 @@ await() {
 refused() {
 	key=$1 wrong=$2 sentence=$3
 	right=$(xenstore-read $F/$key)
-	if [ -n "$wrong" ]; then rebind xenstore-write $F/$key "$wrong"; else rebind xenstore-rm $F/$key; fi
+	if [ -n "$wrong" ]; then rebind xenstore-write -- $F/$key "$wrong"; else rebind xenstore-rm $F/$key; fi
 	await /sys/bus/xen-backend/devices/vif-$D-0/state Closing || exit 1
 	error=$(xenstore-read $E/error)
 	case "$error" in
@@ -212,15 +226,14 @@ fn multi_queue_refused(context: &mut Context) -> Result<()> {
     context.drop_guests()?;
     let lab = context.lab()?;
     let (dom0, limit) = (lab.dom0(), lab.limit(300));
-    for kind in [Kind::Pv, Kind::Pvh] {
-        let guest = lab.guest().kind(kind).vcpus(2).start()?;
-        let domid = guest.domid()?;
-        both_ways(&lab, &guest, MIB, context.seed())?;
-        dom0.run(&format!("xl pause {domid}"))?;
-        let before = Counters::take(&lab)?;
-        let script = format!(
-            "D={domid}\n{REBIND}\n{}",
-            r#"
+    let guest = lab.guest().pv().vcpus(2).start()?;
+    let domid = guest.domid()?;
+    both_ways(&lab, &guest, MIB, context.seed())?;
+    dom0.run(&format!("xl pause {domid}"))?;
+    let before = Counters::take(&lab)?;
+    let script = format!(
+        "D={domid}\n{REBIND}\n{}",
+        r#"
 			refused multi-queue-num-queues 0 "multi-queue-num-queues: must be 1 to 2"
 			refused multi-queue-num-queues 3 "multi-queue-num-queues: must be 1 to 2"
 			refused multi-queue-num-queues -1 "multi-queue-num-queues: negative"
@@ -236,7 +249,7 @@ fn multi_queue_refused(context: &mut Context) -> Result<()> {
 			refused queue-1/event-channel-rx 999 "queue-1: binding the event channels"
 			# What an earlier frontend left behind does not count.
 			left_over() {
-				xenstore-write $F/tx-ring-ref nonsense $F/event-channel -1 \
+				xenstore-write -- $F/tx-ring-ref nonsense $F/event-channel -1 \
 					$F/queue-2/tx-ring-ref nonsense
 			}
 			rebind left_over
@@ -246,31 +259,176 @@ fn multi_queue_refused(context: &mut Context) -> Result<()> {
 				xenstore-read $E/error; exit 1; }
 			await /sys/class/net/$vif/carrier 1
 			"#
-        );
-        dom0.run_within(&script, limit)
-            .with_context(|| format!("a {} guest", kind.name()))?;
-        Counters::take(&lab)?
-            .check(&before, 13)
-            .context("after frontends were refused")?;
-        dom0.run(&format!("xl unpause {domid}"))?;
-        ping(&guest, DOM0, 3, 56, limit)?;
-        both_ways(&lab, &guest, 4 * MIB, context.seed()).context("after all that")?;
-        use_every_queue(context, &lab, &guest, 2)?;
-        guest.destroy()?;
-    }
-    Ok(())
+    );
+    dom0.run_within(&script, limit)?;
+    Counters::take(&lab)?
+        .check(&before, 13)
+        .context("after frontends were refused")?;
+    dom0.run(&format!("xl unpause {domid}"))?;
+    ping(&guest, DOM0, 3, 56, limit)?;
+    both_ways(&lab, &guest, 4 * MIB, context.seed()).context("after all that")?;
+    use_every_queue(context, &lab, &guest, 2)?;
+    guest.destroy()
 }
 
 fn multi_queue_leaks(context: &mut Context) -> Result<()> {
     const TIMES: u32 = 80;
     context.drop_guests()?;
     let lab = context.lab()?;
-    let guest = lab.guest().pvh().vcpus(2).start()?;
+    let guest = lab.guest().pv().vcpus(2).start()?;
     let domid = guest.domid()?;
     cycles(&lab, domid, BY_HAND, 8)?;
     let before = Counters::take(&lab)?;
     cycles(&lab, domid, BY_HAND, TIMES)?;
     Counters::take(&lab)?.check(&before, TIMES)?;
     both_ways(&lab, &guest, MIB, context.seed()).context("over the vif that stayed")?;
+    guest.destroy()
+}
+
+/// Runs the agent's XDP program on a guest's first interface.
+fn start_xdp(guest: &Guest, limit: Duration) -> Result<Process> {
+    let program = guest.spawn_within("netback-agent xdp eth0", limit)?;
+    let mut said = Vec::new();
+    while !said.ends_with(b"attached\n") {
+        match program.next(limit)? {
+            Some(FromAgent::Output { data, .. }) => said.extend(data),
+            other => anyhow::bail!(
+                "the XDP program says {:?}, then {other:?}",
+                String::from_utf8_lossy(&said)
+            ),
+        }
+    }
+    Ok(program)
+}
+
+fn xdp(context: &mut Context) -> Result<()> {
+    context.drop_guests()?;
+    let lab = context.lab()?;
+    let (dom0, limit) = (lab.dom0(), lab.limit(120));
+    for (kind, vcpus) in [(Kind::Pv, 2), (Kind::Pvh, 1)] {
+        let guest = lab.guest().kind(kind).vcpus(vcpus).start()?;
+        let frontend = format!("/local/domain/{}/device/vif/0", guest.domid()?);
+        let ipv6 = || {
+            let address = guest.address6();
+            dom0.try_run(&format!("ping -6 -c 1 -W 2 {address}"), limit)
+                .map(|output| output.status.success())
+        };
+        let negotiated = |headroom: u32| {
+            let script = format!(
+                "for i in $(seq 100); do \
+                   [ $(xenstore-read {frontend}/xdp-headroom) = {headroom} ] && \
+                   [ $(xenstore-read {frontend}/state) = 4 ] && \
+                   [ $(xenstore-read $(xenstore-read {frontend}/backend)/state) = 4 ] && exit 0; \
+                   sleep 0.1; \
+                 done; xenstore-ls {frontend}; exit 1"
+            );
+            dom0.run_within(&script, limit)
+                .with_context(|| format!("headroom should become {headroom}"))
+        };
+        let seed = context.seed() * 4;
+
+        // With a program attached Linux' frontend drops every frame that takes more than one buffer.
+        dom0.run(&format!("ethtool -K {} sg off", guest.vif_name(0)?))?;
+        ping(&dom0, &guest.address6(), 3, 56, limit)?;
+        let through = Background::begin(&dom0, &guest, &guest.address(), 8 * MIB, seed, limit)?;
+        let program = start_xdp(&guest, limit)?;
+        negotiated(256)?;
+        through
+            .whole()
+            .context("a transfer while the program was attached")?;
+        // The program drops IPv6, which it can tell only if the frame is where it ought to be.
+        ping(&dom0, &guest.address(), 5, 56, limit)?;
+        ping(&dom0, &guest.address(), 5, 1472, limit)?;
+        ensure!(!ipv6()?, "IPv6 passes a program that drops it");
+        both_ways(&lab, &guest, 4 * MIB, seed + 1).context("through the program")?;
+        let back = Background::begin(&dom0, &guest, &guest.address(), 8 * MIB, seed + 3, limit)?;
+        program.kill(libc::SIGKILL)?;
+        negotiated(0)?;
+        back.whole()
+            .context("a transfer while the program was taken away")?;
+        ping(&dom0, &guest.address6(), 3, 56, limit).context("after the program")?;
+        both_ways(&lab, &guest, 4 * MIB, seed + 2).context("after the program")?;
+        guest.destroy()?;
+    }
+    set_parameter(&lab, "provides_xdp_headroom", "N")?;
+    let guest = lab.guest().pv().start()?;
+    let offered = format!(
+        "xenstore-read /local/domain/0/backend/vif/{}/0/feature-xdp-headroom",
+        guest.domid()?
+    );
+    let offered = dom0.run(&offered)?;
+    set_parameter(&lab, "provides_xdp_headroom", "Y")?;
+    ensure!(
+        offered.text().trim() == "0",
+        "headroom is offered against the administrator's wish"
+    );
+    guest.destroy()
+}
+
+/// Whether a guest answers a ping to all stations: a multicast frame reaches it.
+fn hears_multicast(lab: &Lab) -> Result<bool> {
+    // One answer of several pings will do.
+    let output = lab.dom0().try_run(
+        "for i in 1 2 3; do ping -c 1 -W 2 -I br0 224.0.0.1 && exit 0; done; exit 1",
+        lab.limit(60),
+    )?;
+    Ok(output.status.success())
+}
+
+/// Linux' frontend does not ask for a filter; so dom0 asks in its name.
+fn multicast_control(context: &mut Context) -> Result<()> {
+    context.drop_guests()?;
+    let lab = context.lab()?;
+    let (dom0, limit) = (lab.dom0(), lab.limit(60));
+    let guest = lab.guest().pv().start()?;
+    let domid = guest.domid()?;
+    let interface = guest.vif_name(0)?;
+    let control = |on: u32| {
+        // The watch is served in its own time.
+        dom0.run(&format!(
+            "xenstore-write /local/domain/{domid}/device/vif/0/request-multicast-control {on}; sleep 1"
+        ))
+    };
+    let filtered = || -> Result<u64> {
+        let text = dom0.run(&format!("ethtool -S {interface}"))?.stdout;
+        text.lines()
+            .find_map(|line| line.trim().strip_prefix("drop_multicast_filtered: "))
+            .context("ethtool -S does not count filtered frames")?
+            .parse()
+            .context("the count of filtered frames is not a number")
+    };
+
+    guest.run("echo 0 > /proc/sys/net/ipv4/icmp_echo_ignore_broadcasts")?;
+    ensure!(hears_multicast(&lab)?, "multicast should reach a guest");
+    let before = filtered()?;
+    control(1)?;
+    ensure!(
+        !hears_multicast(&lab)? && filtered()? > before,
+        "with the filter in force, and nothing in it, multicast should not reach the guest"
+    );
+    // Broadcast does, so addresses can be resolved.
+    dom0.run("ip neigh flush dev br0")?;
+    ping(&dom0, &guest.address(), 3, 56, limit)?;
+    control(0)?;
+    ensure!(
+        hears_multicast(&lab)?,
+        "the filter is not in force any more"
+    );
+    // A backend that takes over does not know what was in the filter.
+    control(1)?;
+    ensure!(!hears_multicast(&lab)?, "the filter is in force again");
+    dom0.run_within(
+        &format!(
+            "netback-reload --from {} --load '{}'",
+            context.driver().module(),
+            load_command(context.driver())
+        ),
+        lab.limit(120),
+    )?;
+    ping(&guest, DOM0, 3, 56, limit)?;
+    ensure!(
+        hears_multicast(&lab)?,
+        "a filter that is not known should let everything pass"
+    );
     guest.destroy()
 }
