@@ -16,7 +16,7 @@ MODULE_DIR = $(DESTDIR)/lib/modules/$(RELEASE)/updates
 
 .PHONY: all modules install modules_install uninstall clean help \
 	fmt rustfmt fmt-check clippy unsafe-check \
-	demo test check lab-setup lab-shell lab-info lab-clean
+	demo test check fuzz lab-setup lab-shell lab-info lab-clean
 
 all: modules
 
@@ -81,6 +81,11 @@ test:
 check:
 	@tools/test.sh all
 
+# SECONDS of one processor for each target; TARGETS: some instead of all.
+fuzz:
+	@CARGO=$$(tools/bootstrap.sh) && PATH=$$(dirname "$$CARGO"):$$PATH \
+		tools/netif/fuzz/run.sh $(or $(SECONDS),60) $(TARGETS)
+
 lab-setup:
 	@$(LAB) setup
 
@@ -111,4 +116,5 @@ help:
 	@echo '  make clippy           lints, for the module and for the tools'
 	@echo '  make unsafe-check     unsafe code only where it may be, and with its reasons'
 	@echo '  make check            all of it, as CI does'
+	@echo '  make fuzz SECONDS=n   fuzz the protocol core, n seconds (60) for each target'
 	@echo 'tools/README.md tells about the lab; tools/lab.sh --help about its commands.'

@@ -14,8 +14,6 @@ mod port;
 mod ring;
 mod serve;
 mod xdp;
-mod xen;
-mod xenstore;
 
 use std::process::ExitCode;
 

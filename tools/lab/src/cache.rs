@@ -64,7 +64,7 @@ impl Cache {
     /// `make` gets the path to fill. The caller holds the lock.
     pub fn entry(&self, name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
         let path = self.dir.join(name);
-        if path.exists() {
+        if is_there(&path) {
             return Ok(path);
         }
         let partial = self.dir.join(format!("partial-{name}"));
@@ -75,9 +75,13 @@ impl Cache {
         Ok(path)
     }
 
-    /// Removes entries that begin with `prefix` and were made longer than `age` ago, but for the
-    /// newest `keep`.
-    pub fn prune_old(&self, prefix: &str, keep: usize, age: Duration) -> Result<()> {
+    /// Removes entries that begin with `prefix`, but for the `keep` that were used last and those
+    /// that were used in the last day: other checkouts may use them.
+    pub fn prune(&self, prefix: &str, keep: usize) -> Result<()> {
+        self.prune_unused(prefix, keep, Duration::from_secs(24 * 3600))
+    }
+
+    fn prune_unused(&self, prefix: &str, keep: usize, age: Duration) -> Result<()> {
         let mut entries = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
             let entry = entry?;
@@ -85,27 +89,40 @@ impl Cache {
                 entries.push((entry.metadata()?.modified()?, entry.path()));
             }
         }
-        let born_before = SystemTime::now().checked_sub(age);
         entries.sort();
+        let limit = SystemTime::now().checked_sub(age);
         let old = entries.len().saturating_sub(keep);
-        entries[..old]
-            .iter()
-            .filter(|(made, _)| born_before.is_some_and(|limit| *made <= limit))
-            .try_for_each(|(_, path)| remove(path))
+        for (used, path) in &entries[..old] {
+            if limit.is_some_and(|limit| *used <= limit) {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                ui::note(format!("removing {name} from the cache"));
+                remove(path)?;
+            }
+        }
+        Ok(())
     }
 
-    /// Removes entries that begin with `prefix`, but for `keep`, and everything unfinished.
-    pub fn prune(&self, prefix: &str, keep: &str) -> Result<()> {
+    /// Removes everything unfinished.
+    pub fn prune_unfinished(&self) -> Result<()> {
         for entry in fs::read_dir(&self.dir)? {
             let entry = entry?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let old = name.starts_with(prefix) && name != keep;
-            if old || name.starts_with("partial-") {
-                ui::note(format!("removing {name} from the cache"));
+            if entry.file_name().to_string_lossy().starts_with("partial-") {
                 remove(&entry.path())?;
             }
         }
         Ok(())
+    }
+}
+
+/// Whether an entry exists; if so, it counts as used now.
+pub fn is_there(path: &Path) -> bool {
+    match File::open(path) {
+        // What cannot be marked is only pruned too early.
+        Ok(file) => {
+            let _ = file.set_modified(SystemTime::now());
+            true
+        }
+        Err(_) => false,
     }
 }
 
@@ -196,31 +213,20 @@ mod tests {
     }
 
     #[test]
-    fn pruning_keeps_the_current_entry_and_other_kinds() {
+    fn pruning_keeps_what_was_used_last_and_other_kinds() {
         let (_dir, cache) = cache();
-        for name in ["tree-1", "tree-2", "root-1", "partial-tree-3"] {
+        let there = |name: &str| cache.dir().join(name).exists();
+        for name in ["tree-c", "tree-a", "tree-b", "root-1", "partial-tree-d"] {
             fs::create_dir(cache.dir().join(name)).unwrap();
+            std::thread::sleep(Duration::from_millis(20));
         }
-        cache.prune("tree-", "tree-2").unwrap();
-        let there = |name: &str| cache.dir().join(name).exists();
-        assert!(there("tree-2") && there("root-1"));
-        assert!(!there("tree-1") && !there("partial-tree-3"));
-    }
-
-    #[test]
-    fn the_newest_entries_stay() {
-        let (_dir, cache) = cache();
-        for name in ["image-c", "image-a", "image-b"] {
-            fs::write(cache.dir().join(name), "").unwrap();
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
-        let there = |name: &str| cache.dir().join(name).exists();
-        cache
-            .prune_old("image-", 2, Duration::from_secs(3600))
-            .unwrap();
-        assert!(there("image-c"));
-        cache.prune_old("image-", 2, Duration::ZERO).unwrap();
-        assert!(there("image-a") && there("image-b") && !there("image-c"));
+        assert!(is_there(&cache.dir().join("tree-c")) && !is_there(&cache.dir().join("tree-d")));
+        cache.prune("tree-", 2).unwrap();
+        assert!(there("tree-a"), "used in the last day");
+        cache.prune_unused("tree-", 2, Duration::ZERO).unwrap();
+        assert!(there("tree-b") && there("tree-c") && there("root-1") && !there("tree-a"));
+        cache.prune_unfinished().unwrap();
+        assert!(!there("partial-tree-d"));
     }
 
     #[test]

@@ -13,7 +13,16 @@ use crate::process::{run_logged, tail};
 use crate::setup::{Sdk, KERNEL_CC, SOURCE_IN_ROOT, TREE_IN_ROOT};
 use crate::ui;
 
-const AGENT_TARGET: &str = "x86_64-unknown-linux-gnu";
+/// Static programs for the emulated machines.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// The lab's hand in dom0 and in every guest.
+    pub agent: PathBuf,
+    /// The frontend in user space, for guests.
+    pub frontend: PathBuf,
+}
+
+const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// A checkout.
 #[derive(Clone, Debug)]
@@ -48,13 +57,10 @@ impl Checkout {
         Ok(dir)
     }
 
-    /// Builds the agent and returns its path.
-    pub fn agent(&self) -> Result<PathBuf> {
+    /// Builds the programs for the emulated machines and returns their paths.
+    pub fn programs(&self) -> Result<Programs> {
         let tools = self.dir.join("tools");
-        let agent = tools
-            .join("target")
-            .join(AGENT_TARGET)
-            .join("release/netback-agent");
+        let built = tools.join("target").join(STATIC_TARGET).join("release");
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(cargo);
         command
@@ -65,16 +71,21 @@ impl Checkout {
                 "--locked",
                 "-p",
                 "netback-agent",
+                "-p",
+                "netback-frontend",
                 "--target",
-                AGENT_TARGET,
+                STATIC_TARGET,
             ])
             .env("CARGO_TARGET_DIR", tools.join("target"))
             // The guests have no libraries.
             .env("RUSTFLAGS", "-C target-feature=+crt-static")
             .env_remove("CARGO_ENCODED_RUSTFLAGS");
-        let log = self.build_dir()?.join("agent.log");
+        let log = self.build_dir()?.join("programs.log");
         run_logged(&mut command, &log, "building the agent with cargo")?;
-        Ok(agent)
+        Ok(Programs {
+            agent: built.join("netback-agent"),
+            frontend: built.join("netback-frontend"),
+        })
     }
 
     /// Builds the module in the build root and returns its path.

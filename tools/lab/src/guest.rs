@@ -4,7 +4,6 @@
 
 use std::collections::BTreeSet;
 use std::ops::Deref;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,7 @@ use crate::channel::{Channel, Request};
 use crate::lab::{Inner, DOM0_DIR};
 use crate::machine::Machine;
 use crate::process::tail_of;
+use crate::setup::GuestKernel;
 
 /// What a guest runs as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,9 +40,9 @@ pub struct GuestBuilder {
     lab: Arc<Inner>,
     kind: Kind,
     vcpus: u32,
-    vifs: u32,
+    vifs: Vec<u32>,
     memory_mib: u32,
-    kernel: Option<PathBuf>,
+    kernel: GuestKernel,
     cmdline: String,
     name: Option<String>,
 }
@@ -53,9 +53,9 @@ impl GuestBuilder {
             lab,
             kind: Kind::Pv,
             vcpus: 1,
-            vifs: 1,
+            vifs: vec![0],
             memory_mib: 320,
-            kernel: None,
+            kernel: GuestKernel::Dom0s,
             cmdline: String::new(),
             name: None,
         }
@@ -85,7 +85,23 @@ impl GuestBuilder {
 
     /// Virtual interfaces, the Nth of which is on the bridge brN.
     pub fn vifs(mut self, vifs: u32) -> Self {
-        self.vifs = vifs;
+        self.vifs = (0..vifs).collect();
+        self
+    }
+
+    /// Virtual interfaces with these handles; number H is on the bridge br(H modulo 4).
+    pub fn handles(mut self, handles: &[u32]) -> Self {
+        self.vifs = handles.to_vec();
+        self
+    }
+
+    /// Leaves these vifs, which it has besides the others, to a frontend in user space: the
+    /// kernel's does not touch them, nor any that is plugged in later.
+    pub fn user_vifs(mut self, handles: &[u32]) -> Self {
+        self.vifs.extend(handles);
+        let list: Vec<String> = handles.iter().map(u32::to_string).collect();
+        self.cmdline
+            .push_str(&format!(" lab.user={}", list.join(",")));
         self
     }
 
@@ -96,14 +112,14 @@ impl GuestBuilder {
     }
 
     /// Another kernel than dom0's.
-    pub fn kernel(mut self, kernel: &Path) -> Self {
-        self.kernel = Some(kernel.to_owned());
+    pub fn kernel(mut self, kernel: GuestKernel) -> Self {
+        self.kernel = kernel;
         self
     }
 
     /// More for the kernel's command line.
     pub fn cmdline(mut self, more: &str) -> Self {
-        more.clone_into(&mut self.cmdline);
+        self.cmdline.push_str(&format!(" {more}"));
         self
     }
 
@@ -120,10 +136,7 @@ impl GuestBuilder {
             .name
             .clone()
             .unwrap_or_else(|| format!("{}{number}", self.kind.name()));
-        let kernel = self
-            .lab
-            .upload(self.kernel.as_deref().unwrap_or(&self.lab.sdk.vmlinux))?;
-        let image = self.lab.upload(&self.lab.guest_image)?;
+        let (kernel, image) = self.lab.guest_files(self.kernel)?;
         let slot = self.lab.take_slot()?;
         let mut guest = Guest {
             lab: self.lab.clone(),
@@ -133,7 +146,7 @@ impl GuestBuilder {
             slot,
             state: Mutex::new(State {
                 domid: None,
-                vifs: (0..self.vifs).collect(),
+                vifs: self.vifs.iter().copied().collect(),
             }),
             machine: None,
         };
@@ -203,8 +216,10 @@ impl Guest {
     }
 
     fn config(&self, builder: &GuestBuilder, kernel: &str, image: &str) -> String {
-        let vifs: Vec<String> = (0..builder.vifs)
-            .map(|h| format!("'{}'", self.vif(h)))
+        let vifs: Vec<String> = builder
+            .vifs
+            .iter()
+            .map(|&h| format!("'{}'", self.vif(h)))
             .collect();
         let tsc = if self.kind == Kind::Pvh {
             "tsc_mode=\"native\"\n"
@@ -402,11 +417,17 @@ impl Guest {
 
     /// Plugs in the vif `handle` and waits until the guest has its address.
     pub fn attach_vif(&self, handle: u32) -> Result<()> {
+        self.attach_user_vif(handle)?;
+        self.await_vif(handle)
+    }
+
+    /// Plugs in the vif `handle` for a frontend in user space.
+    pub fn attach_user_vif(&self, handle: u32) -> Result<()> {
         // Here xl wants words where its configuration files want commas.
         let vif = self.vif(handle).replace(',', " ");
         self.xl(&format!("network-attach {} {vif}", self.domid()?))?;
         self.state().vifs.insert(handle);
-        self.await_vif(handle)
+        Ok(())
     }
 
     /// Waits until the guest has the vif `handle` and its address.

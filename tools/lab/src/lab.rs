@@ -14,13 +14,13 @@ use nix::fcntl::Flock;
 
 use crate::cache;
 use crate::channel::Channel;
-use crate::checkout::Checkout;
+use crate::checkout::{Checkout, Programs};
 use crate::guest::GuestBuilder;
 use crate::image::{self, Role};
 use crate::machine::Machine;
 use crate::process::tail;
 use crate::qemu::{self, Boot, Qemu};
-use crate::setup::{self, Sdk};
+use crate::setup::{self, GuestKernel, Sdk};
 use crate::ui;
 
 /// How many guests can be there at once.
@@ -173,21 +173,22 @@ impl LabBuilder {
     /// Boots.
     pub fn boot(&self) -> Result<Lab> {
         let checkout = Checkout::find()?;
-        let (sdk, agent) = std::thread::scope(|scope| {
-            let agent = scope.spawn(|| checkout.agent());
+        let (sdk, programs) = std::thread::scope(|scope| {
+            let programs = scope.spawn(|| checkout.programs());
             let sdk = setup::ensure()?;
-            let agent = agent
+            let programs = programs
                 .join()
                 .map_err(|_| anyhow::anyhow!("building the agent panicked"))??;
-            Ok::<_, anyhow::Error>((sdk, agent))
+            Ok::<_, anyhow::Error>((sdk, programs))
         })?;
         let module = match self.driver {
             Driver::Netback => Some(checkout.module(&sdk)?),
             _ => None,
         };
-        let initramfs = image::ensure(&sdk, Role::Dom0, &agent)?;
-        let guest_image = image::ensure(&sdk, Role::Guest, &agent)?;
-        let lab = self.start(&checkout, sdk, initramfs, guest_image)?;
+        let initramfs = image::ensure(&sdk, Role::Dom0, &sdk.kernel(), &programs)?;
+        // While the emulator boots it would take longer.
+        image::ensure(&sdk, Role::Guest, &sdk.kernel(), &programs)?;
+        let lab = self.start(&checkout, sdk, initramfs, programs)?;
         if let Err(e) = lab.load(self.driver, module.as_deref(), &self.parameters) {
             bail!("{e:#}\n{}", lab.tails());
         }
@@ -199,7 +200,7 @@ impl LabBuilder {
         checkout: &Checkout,
         sdk: Sdk,
         initramfs: PathBuf,
-        guest_image: PathBuf,
+        programs: Programs,
     ) -> Result<Lab> {
         let step = ui::step(if self.xen {
             "booting Xen and dom0"
@@ -224,7 +225,7 @@ impl LabBuilder {
         let inner = Inner {
             sdk,
             checkout: checkout.clone(),
-            guest_image,
+            programs,
             slots: Mutex::new([false; GUEST_SLOTS as usize]),
             numbers: AtomicU32::new(2),
             uploads: Mutex::default(),
@@ -301,7 +302,7 @@ impl Run {
 pub(crate) struct Inner {
     pub(crate) sdk: Sdk,
     pub(crate) checkout: Checkout,
-    pub(crate) guest_image: PathBuf,
+    programs: Programs,
     slots: Mutex<[bool; GUEST_SLOTS as usize]>,
     numbers: AtomicU32,
     /// Files of the host that dom0 has.
@@ -361,6 +362,13 @@ impl Inner {
         Ok(path)
     }
 
+    /// Paths in dom0 of a guest's kernel and its image.
+    pub(crate) fn guest_files(&self, kernel: GuestKernel) -> Result<(String, String)> {
+        let kernel = setup::guest_kernel(&self.sdk, kernel)?;
+        let image = image::ensure(&self.sdk, Role::Guest, &kernel, &self.programs)?;
+        Ok((self.upload(&kernel.vmlinux)?, self.upload(&image)?))
+    }
+
     /// Takes a slot for a guest's channel.
     pub(crate) fn take_slot(&self) -> Result<u16> {
         let mut slots = lock(&self.slots);
@@ -399,6 +407,15 @@ impl Inner {
         }
         text
     }
+}
+
+/// Whether the emulator has lost a guest in the run whose logs are in `dir`.
+///
+/// Seldom, under TCG, a PVH guest comes back from a VMRUN with none of its memory mapped, and goes
+/// down in a triple fault where no guest has one: at the instruction after a hypercall.
+pub fn emulator_lost_a_guest(dir: &Path) -> bool {
+    fs::read(qemu::console(dir))
+        .is_ok_and(|log| String::from_utf8_lossy(&log).contains("Triple fault - invoking HVM"))
 }
 
 /// A running lab. It ends, with all its guests, when the last clone and guest are dropped.
@@ -455,6 +472,11 @@ impl Lab {
     /// dom0's kernel log.
     pub fn dmesg(&self) -> Result<String> {
         Ok(self.dom0().run("dmesg")?.stdout)
+    }
+
+    /// Whether the emulator has lost a guest: see [`emulator_lost_a_guest`].
+    pub fn emulator_lost_a_guest(&self) -> bool {
+        emulator_lost_a_guest(self.dir())
     }
 
     /// The ends of the consoles, for an error message.

@@ -42,7 +42,7 @@ fn every_test_is_named_by_a_rule_and_every_rule_by_a_test() {
     tests.extend(tests_in(&loom).iter().map(|test| format!("loom::{test}")));
 
     let mut named = BTreeSet::new();
-    let table = fs::read_to_string(here.join("rules.md")).unwrap();
+    let table = fs::read_to_string(here.join("../../Documentation/rules.md")).unwrap();
     for line in table.lines() {
         let mut cells = line.split('|').skip(1);
         let (Some(rule), Some(proof)) = (cells.next(), cells.next()) else {
@@ -53,7 +53,9 @@ fn every_test_is_named_by_a_rule_and_every_rule_by_a_test() {
         }
         let proofs: Vec<_> = proof.split('`').skip(1).step_by(2).collect();
         assert!(!proofs.is_empty(), "no test proves: {}", rule.trim());
-        named.extend(proofs.into_iter().map(str::to_owned));
+        // The lab's tests are the lab's to check.
+        let here = proofs.into_iter().filter(|name| name.contains("::"));
+        named.extend(here.map(str::to_owned));
     }
 
     let unknown: Vec<_> = named.difference(&tests).collect();

@@ -9,14 +9,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use flate2::{write::GzEncoder, Compression};
 
 use crate::cache;
+use crate::checkout::Programs;
 use crate::process::{capture, capture_text};
-use crate::setup::Sdk;
+use crate::setup::{Kernel, Sdk};
 use crate::ui;
 use cpio::{Archive, Entry};
 
@@ -53,6 +53,11 @@ const DOM0_PROGRAMS: &[&str] = &[
     "usr/sbin/bridge",
     "usr/sbin/tc",
     "usr/bin/ss",
+    "usr/sbin/nft",
+    "usr/sbin/xtables-nft-multi",
+    "usr/lib/x86_64-linux-gnu/xtables/libxt_standard.so",
+    "usr/lib/x86_64-linux-gnu/xtables/libxt_physdev.so",
+    "usr/lib/x86_64-linux-gnu/xtables/libxt_tcp.so",
     "usr/sbin/ethtool",
     "usr/bin/iperf3",
 ];
@@ -81,6 +86,21 @@ const DOM0_MODULES: &[&str] = &[
     "dummy",
     "8021q",
     "tun",
+    "sch-ingress",
+    "cls-matchall",
+    "cls-u32",
+    "act-gact",
+    "act-mirred",
+    "nf-tables",
+    "nf-conntrack-bridge",
+    "nft-meta-bridge",
+    "nft-chain-nat",
+    "nft-ct",
+    "nft-masq",
+    "nft-compat",
+    "br-netfilter",
+    "xt-physdev",
+    "xt-tcpudp",
 ];
 
 const GUEST_MODULES: &[&str] = &[
@@ -93,7 +113,13 @@ const GUEST_MODULES: &[&str] = &[
     "pktgen",
     "veth",
     "8021q",
+    "sch-ingress",
+    "cls-matchall",
+    "act-gact",
 ];
+
+/// Programs of this project with their places in an image.
+type OurPrograms = Vec<(&'static str, Vec<u8>)>;
 
 impl Role {
     fn name(self) -> &'static str {
@@ -115,6 +141,18 @@ impl Role {
             Self::Dom0 => DOM0_MODULES,
             Self::Guest => GUEST_MODULES,
         }
+    }
+
+    /// Our own programs: where, and what.
+    fn ours(self, programs: &Programs) -> Result<OurPrograms> {
+        let read = |path: &Path| {
+            fs::read(path).with_context(|| format!("cannot read the program {}", path.display()))
+        };
+        let mut ours = vec![("usr/bin/netback-agent", read(&programs.agent)?)];
+        if self == Self::Guest {
+            ours.push(("usr/bin/netback-frontend", read(&programs.frontend)?));
+        }
+        Ok(ours)
     }
 
     /// Our own files: where, what, permission bits.
@@ -161,40 +199,43 @@ impl Role {
     }
 }
 
-/// The image for `role`, made if need be.
-pub fn ensure(sdk: &Sdk, role: Role, agent: &Path) -> Result<PathBuf> {
-    let agent =
-        fs::read(agent).with_context(|| format!("cannot read the agent {}", agent.display()))?;
+/// The image for `role` with modules of `kernel`, made if need be.
+pub fn ensure(sdk: &Sdk, role: Role, kernel: &Kernel, programs: &Programs) -> Result<PathBuf> {
+    let programs = role.ours(programs)?;
     let files = format!("{:?}", role.files());
-    let tree = sdk.tree.to_string_lossy();
+    let root = sdk.root.to_string_lossy();
+    let packages = kernel.packages.to_string_lossy();
+    let mut hash = blake3::Hasher::new();
+    for (_, program) in &programs {
+        hash.update(program);
+    }
     let key = cache::key(&[
         include_str!("mod.rs"),
         &files,
-        &tree,
-        blake3::hash(&agent).to_hex().as_str(),
+        &root,
+        &packages,
+        hash.finalize().to_hex().as_str(),
     ]);
     let name = format!("image-{}-{key}", role.name());
-    if sdk.cache.dir().join(&name).exists() {
-        return Ok(sdk.cache.dir().join(&name));
+    let path = sdk.cache.dir().join(&name);
+    if cache::is_there(&path) {
+        return Ok(path);
     }
     let _lock = sdk.cache.lock()?;
     let path = sdk.cache.entry(&name, |path| {
         let step = ui::step(format!("assembling the {} image", role.name()));
-        let archive = assemble(sdk, role, agent)?;
+        let archive = assemble(sdk, role, kernel, programs)?;
         let mut out = GzEncoder::new(fs::File::create(path)?, Compression::fast());
         archive.write(&mut out)?;
         out.finish()?.flush()?;
         step.done();
         Ok(())
     })?;
-    // Other checkouts may use others now.
-    let day = Duration::from_secs(24 * 3600);
-    sdk.cache
-        .prune_old(&format!("image-{}-", role.name()), 4, day)?;
+    sdk.cache.prune(&format!("image-{}-", role.name()), 4)?;
     Ok(path)
 }
 
-fn assemble(sdk: &Sdk, role: Role, agent: Vec<u8>) -> Result<Archive> {
+fn assemble(sdk: &Sdk, role: Role, kernel: &Kernel, programs: OurPrograms) -> Result<Archive> {
     let mut archive = Archive::default();
     for dir in [
         "dev",
@@ -220,10 +261,13 @@ fn assemble(sdk: &Sdk, role: Role, agent: Vec<u8>) -> Result<Archive> {
         ("usr/lib/xen", "xen-4.20"),
         ("etc/mtab", "/proc/mounts"),
         ("usr/bin/sh", "dash"),
+        // Where the kernel looks for it.
+        ("usr/sbin/modprobe", "/usr/bin/busybox"),
     ] {
         archive.add(link, Entry::Link(target.into()));
     }
     if role == Role::Dom0 {
+        archive.add("usr/sbin/iptables", Entry::Link("xtables-nft-multi".into()));
         for program in ["insmod", "rmmod", "lsmod", "modinfo"] {
             archive.add(
                 &format!("usr/sbin/{program}"),
@@ -242,13 +286,15 @@ fn assemble(sdk: &Sdk, role: Role, agent: Vec<u8>) -> Result<Archive> {
         "etc/hosts",
         Entry::File(b"127.0.0.1 localhost\n".to_vec(), 0o644),
     );
-    archive.add("usr/bin/netback-agent", Entry::File(agent, 0o755));
+    for (place, program) in programs {
+        archive.add(place, Entry::File(program, 0o755));
+    }
     for (path, text, mode) in role.files() {
         archive.add(path, Entry::File(text.as_bytes().to_vec(), mode));
     }
     add_programs(sdk, role, &mut archive)?;
     add_busybox(sdk, &mut archive)?;
-    add_modules(sdk, role, &mut archive)?;
+    add_modules(sdk, role, kernel, &mut archive)?;
     Ok(archive)
 }
 
@@ -349,8 +395,8 @@ fn module_name(path: &str) -> String {
     file.split(".ko").next().unwrap_or(file).replace('_', "-")
 }
 
-fn add_modules(sdk: &Sdk, role: Role, archive: &mut Archive) -> Result<()> {
-    let modules = sdk.modules();
+fn add_modules(sdk: &Sdk, role: Role, kernel: &Kernel, archive: &mut Archive) -> Result<()> {
+    let modules = kernel.modules();
     let index = index(&fs::read_to_string(modules.join("modules.dep"))?);
     let mut wanted: Vec<String> = role.modules().iter().map(|m| (*m).to_owned()).collect();
     let mut done = BTreeSet::new();
@@ -381,7 +427,7 @@ fn add_modules(sdk: &Sdk, role: Role, archive: &mut Archive) -> Result<()> {
         };
         let file = format!("{name}.ko");
         archive.add(
-            &format!("usr/lib/modules/{}/{file}", sdk.pin.release),
+            &format!("usr/lib/modules/{}/{file}", kernel.release),
             Entry::File(data, 0o644),
         );
         dep.push_str(&format!("{file}:"));
@@ -391,8 +437,21 @@ fn add_modules(sdk: &Sdk, role: Role, archive: &mut Archive) -> Result<()> {
         dep.push('\n');
     }
     archive.add(
-        &format!("usr/lib/modules/{}/modules.dep", sdk.pin.release),
+        &format!("usr/lib/modules/{}/modules.dep", kernel.release),
         Entry::File(dep.into_bytes(), 0o644),
+    );
+    // What the kernel asks for by another name: queueing disciplines, expressions of nftables.
+    let aliases: String = fs::read_to_string(modules.join("modules.alias"))?
+        .lines()
+        .filter(|line| {
+            let name = line.split_whitespace().last().unwrap_or("");
+            done.contains(&module_name(name))
+        })
+        .map(|line| format!("{line}\n"))
+        .collect();
+    archive.add(
+        &format!("usr/lib/modules/{}/modules.alias", kernel.release),
+        Entry::File(aliases.into_bytes(), 0o644),
     );
     Ok(())
 }

@@ -165,17 +165,17 @@ pub fn fetch(cache: &Cache, root: &InRoot, pin: &Pin) -> Result<PathBuf> {
         );
         let in_root = root.clone().bind(path, "/lab/out");
         run_logged(in_root.command("sh")?.args(["-c", &script]), &cache.log("kernel"), "fetching the kernel")?;
-        ensure!(find_image(path, pin).is_some(), "the kernel packages hold no vmlinuz");
+        ensure!(find_image(path, release).is_some(), "the kernel packages hold no vmlinuz");
         step.done();
         Ok(())
     })
 }
 
 /// Lists what the kernel's modules depend on, which its packages do only when they are installed.
-pub fn index(cache: &Cache, kernel: &Path, root: &Path, pin: &Pin) -> Result<()> {
+pub fn index(cache: &Cache, kernel: &Path, root: &Path, release: &str) -> Result<()> {
     let in_root = InRoot::new(root).bind(kernel, "/lab/out");
     let mut command = in_root.command("depmod")?;
-    command.args(["-b", "/lab/out", &pin.release]);
+    command.args(["-b", "/lab/out", release]);
     run_logged(
         &mut command,
         &cache.log("depmod"),
@@ -184,11 +184,11 @@ pub fn index(cache: &Cache, kernel: &Path, root: &Path, pin: &Pin) -> Result<()>
 }
 
 /// The kernel image among the unpacked packages.
-pub fn find_image(kernel: &Path, pin: &Pin) -> Option<PathBuf> {
+pub fn find_image(kernel: &Path, release: &str) -> Option<PathBuf> {
     [
-        format!("boot/vmlinuz-{}", pin.release),
-        format!("usr/lib/modules/{}/vmlinuz", pin.release),
-        format!("lib/modules/{}/vmlinuz", pin.release),
+        format!("boot/vmlinuz-{release}"),
+        format!("usr/lib/modules/{release}/vmlinuz"),
+        format!("lib/modules/{release}/vmlinuz"),
     ]
     .into_iter()
     .map(|p| kernel.join(p))
@@ -224,28 +224,39 @@ pub fn vmlinux_name(pin: &Pin) -> String {
     format!("vmlinux-{}", name(pin))
 }
 
-/// The unpacked kernel, which Xen's tools load faster than a compressed one.
-pub fn vmlinux(cache: &Cache, kernel: &Path, root: &InRoot, pin: &Pin) -> Result<PathBuf> {
+/// Unpacks the kernel image of `kernel` into `target`; Xen's tools load it faster that way.
+pub fn unpack_image(
+    cache: &Cache,
+    kernel: &Path,
+    root: &Path,
+    release: &str,
+    target: &Path,
+) -> Result<()> {
+    let image = find_image(kernel, release).context("the kernel packages hold no vmlinuz")?;
+    let image = fs::read(image)?;
+    let payload = payload(&image)?;
+    let dir = tempfile::tempdir_in(cache.dir())?;
+    fs::write(dir.path().join("payload"), payload)?;
+    let tool = match payload {
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => "zstd",
+        [0xfd, b'7', b'z', ..] => "xz",
+        [0x1f, 0x8b, ..] => "gzip",
+        _ => bail!("the kernel image is compressed in a way that the lab does not know"),
+    };
+    let in_root = InRoot::new(root).bind(dir.path(), "/lab/out");
+    let script = format!("{tool} -dc < /lab/out/payload > /lab/out/vmlinux");
+    run_logged(
+        in_root.command("sh")?.args(["-c", &script]),
+        &cache.log("vmlinux"),
+        "unpacking the kernel image",
+    )?;
+    Ok(fs::rename(dir.path().join("vmlinux"), target)?)
+}
+
+/// The unpacked image of dom0's kernel.
+pub fn vmlinux(cache: &Cache, kernel: &Path, root: &Path, pin: &Pin) -> Result<PathBuf> {
     cache.entry(&vmlinux_name(pin), |path| {
-        let image = find_image(kernel, pin).context("the kernel packages hold no vmlinuz")?;
-        let image = fs::read(image)?;
-        let payload = payload(&image)?;
-        let dir = tempfile::tempdir_in(cache.dir())?;
-        fs::write(dir.path().join("payload"), payload)?;
-        let tool = match payload {
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => "zstd",
-            [0xfd, b'7', b'z', ..] => "xz",
-            [0x1f, 0x8b, ..] => "gzip",
-            _ => bail!("the kernel image is compressed in a way that the lab does not know"),
-        };
-        let in_root = root.clone().bind(dir.path(), "/lab/out");
-        let script = format!("{tool} -dc < /lab/out/payload > /lab/out/vmlinux");
-        run_logged(
-            in_root.command("sh")?.args(["-c", &script]),
-            &cache.log("vmlinux"),
-            "unpacking the kernel image",
-        )?;
-        Ok(fs::rename(dir.path().join("vmlinux"), path)?)
+        unpack_image(cache, kernel, root, &pin.release, path)
     })
 }
 

@@ -2,20 +2,22 @@
 
 //! From a bare Debian machine to everything that a lab is made from.
 
+mod guest_kernel;
 mod host;
 mod kernel;
 mod mirror;
 mod root;
 mod tree;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use crate::cache::Cache;
+use crate::cache::{self, Cache};
 use crate::inroot::InRoot;
 use crate::ui;
 
+pub use guest_kernel::{guest_kernel, GuestKernel};
 pub use kernel::Pin;
 
 /// Where the prepared kernel tree is seen inside the root.
@@ -38,7 +40,7 @@ pub struct Sdk {
     pub tree: PathBuf,
     /// Which kernel that is.
     pub pin: Pin,
-    /// The unpacked kernel, which Xen's tools load faster than a compressed one.
+    /// The unpacked kernel image.
     pub vmlinux: PathBuf,
     /// Xen, unpacked as the emulator wants it.
     pub xen: PathBuf,
@@ -50,13 +52,35 @@ impl Sdk {
         InRoot::new(&self.root).bind(&self.tree, TREE_IN_ROOT)
     }
 
-    /// Directory of the kernel's modules.
+    /// dom0's kernel, which guests can run as well.
+    pub fn kernel(&self) -> Kernel {
+        Kernel {
+            release: self.pin.release.clone(),
+            packages: self.kernel.clone(),
+            vmlinux: self.vmlinux.clone(),
+        }
+    }
+}
+
+/// A kernel that a machine can run.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// What `uname -r` says.
+    pub release: String,
+    /// Its unpacked packages.
+    pub packages: PathBuf,
+    /// Its unpacked image.
+    pub vmlinux: PathBuf,
+}
+
+impl Kernel {
+    /// Directory of its modules.
     pub fn modules(&self) -> PathBuf {
-        let usr = self.kernel.join("usr/lib/modules").join(&self.pin.release);
+        let usr = self.packages.join("usr/lib/modules").join(&self.release);
         if usr.exists() {
             usr
         } else {
-            self.kernel.join("lib/modules").join(&self.pin.release)
+            self.packages.join("lib/modules").join(&self.release)
         }
     }
 }
@@ -74,21 +98,13 @@ pub fn ensure() -> Result<Sdk> {
     ui::note(format!("setting up the lab in {}", cache.dir().display()));
     let step = ui::step("setting up the lab");
     let sdk = make(&cache, &root_name)?;
-    cache.prune("root-", &root_name)?;
-    cache.prune("tree-", &name_of(&sdk.tree))?;
-    cache.prune("vmlinux-", &name_of(&sdk.vmlinux))?;
-    cache.prune("xen-", &name_of(&sdk.xen))?;
-    cache.prune("kernel-", &name_of(&sdk.kernel))?;
+    cache.prune_unfinished()?;
+    for prefix in ["root-", "tree-", "vmlinux-", "xen-", "kernel-"] {
+        cache.prune(prefix, 1)?;
+    }
     step.done();
     drop(lock);
     Ok(sdk)
-}
-
-fn name_of(path: &Path) -> String {
-    path.file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
 }
 
 fn existing(cache: &Cache, root_name: &str) -> Option<Sdk> {
@@ -103,8 +119,8 @@ fn existing(cache: &Cache, root_name: &str) -> Option<Sdk> {
         pin,
     };
     let parts = [&sdk.root, &sdk.kernel, &sdk.tree, &sdk.vmlinux, &sdk.xen];
-    let there = parts.iter().all(|p| p.exists());
-    (there && sdk.modules().join("modules.dep").exists()).then_some(sdk)
+    let there = parts.iter().all(|p| cache::is_there(p));
+    (there && sdk.kernel().modules().join("modules.dep").exists()).then_some(sdk)
 }
 
 fn make(cache: &Cache, root_name: &str) -> Result<Sdk> {
@@ -146,10 +162,10 @@ fn make(cache: &Cache, root_name: &str) -> Result<Sdk> {
     if fresh {
         root::settle(&base, &root)?;
     }
-    kernel::index(cache, &kernel, &root, &pin)?;
+    kernel::index(cache, &kernel, &root, &pin.release)?;
     let tree = tree::prepare(cache, &root, &kernel, source, &pin, root_name)
         .context("cannot prepare the kernel tree")?;
-    let vmlinux = kernel::vmlinux(cache, &kernel, &InRoot::new(&root), &pin)?;
+    let vmlinux = kernel::vmlinux(cache, &kernel, &root, &pin)?;
     let xen = root::xen(cache, &root, root_name)?;
     Ok(Sdk {
         cache: cache.clone(),
@@ -164,5 +180,5 @@ fn make(cache: &Cache, root_name: &str) -> Result<Sdk> {
 
 /// The kernel as it is booted.
 pub fn kernel_image(sdk: &Sdk) -> Result<PathBuf> {
-    kernel::find_image(&sdk.kernel, &sdk.pin).context("the kernel packages hold no vmlinuz")
+    kernel::find_image(&sdk.kernel, &sdk.pin.release).context("the kernel packages hold no vmlinuz")
 }

@@ -49,6 +49,8 @@ const PACKAGES: &[&str] = &[
     "qemu-system-x86",
     "busybox-static",
     "iproute2",
+    "nftables",
+    "iptables",
     "ethtool",
     "iperf3",
 ];

@@ -8,6 +8,7 @@ use super::traffic::{self, both_ways, ping, Background, DOM0, DOM0_V6, MIB};
 use super::{test, Context, Test};
 use crate::guest::Kind;
 use crate::machine::transfer;
+use crate::setup::GuestKernel;
 
 pub fn tests() -> Vec<Test> {
     vec![
@@ -20,6 +21,16 @@ pub fn tests() -> Vec<Test> {
             "guest-pvh",
             "a PVH guest: ping, TCP and UDP both ways, IPv4 and IPv6",
             |c| one_guest(c, Kind::Pvh),
+        ),
+        test(
+            "guest-debian13",
+            "guests with Debian 13's kernel, PV and PVH",
+            |c| older_guests(c, GuestKernel::Debian13, "6.12."),
+        ),
+        test(
+            "guest-debian12",
+            "guests with Debian 12's kernel, PV and PVH",
+            |c| older_guests(c, GuestKernel::Debian12, "6.1."),
         ),
         test(
             "two-guests",
@@ -68,6 +79,43 @@ fn one_guest(context: &mut Context, kind: Kind) -> Result<()> {
     for size in [1, 18, 1000, 1472, 9000, 60_000] {
         traffic::datagrams(&lab, &guest, 50, size, context.seed())?;
     }
+    Ok(())
+}
+
+/// Guests of both kinds with a kernel whose release begins with `series`.
+fn older_guests(context: &mut Context, kernel: GuestKernel, series: &str) -> Result<()> {
+    let lab = context.lab()?;
+    let limit = lab.limit(180);
+    let guests = [
+        lab.guest().pv().kernel(kernel).start()?,
+        lab.guest().pvh().kernel(kernel).start()?,
+    ];
+    for guest in &guests {
+        let release = guest.run("uname -r")?.text().trim().to_owned();
+        ensure!(
+            release.starts_with(series),
+            "the guest should run {series}* and runs {release}"
+        );
+        ping(guest, DOM0, 10, 1472, limit)?;
+        ping(guest, DOM0_V6, 5, 56, limit)?;
+        both_ways(&lab, guest, 16 * MIB, context.seed())
+            .with_context(|| format!("{} with {release}", guest.name()))?;
+        let seed = context.seed() * 2;
+        transfer(guest, &lab.dom0(), DOM0_V6, 8 * MIB, seed, limit)?;
+        transfer(
+            &lab.dom0(),
+            guest,
+            &guest.address6(),
+            8 * MIB,
+            seed + 1,
+            limit,
+        )?;
+        for size in [1, 1472, 60_000] {
+            traffic::datagrams(&lab, guest, 50, size, context.seed())?;
+        }
+    }
+    let [pv, pvh] = &guests;
+    transfer(pv, pvh, &pvh.address(), 8 * MIB, context.seed(), limit)?;
     Ok(())
 }
 

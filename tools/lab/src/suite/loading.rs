@@ -75,11 +75,8 @@ fn without_xen(_: &mut Context) -> Result<()> {
 
 fn beside(context: &mut Context) -> Result<()> {
     context.reset();
-    let lab = context
-        .builder()
-        .driver(Driver::XenNetback)
-        .parameters("")
-        .boot()?;
+    let builder = context.builder().driver(Driver::XenNetback).parameters("");
+    let lab = context.boot(&builder)?;
     put_module(&lab)?;
     let mark = Mark::set(&lab, "load-beside-xen-netback")?;
     let output = lab

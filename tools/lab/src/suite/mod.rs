@@ -7,8 +7,10 @@ mod churn;
 mod features;
 pub mod health;
 mod loading;
+mod network;
 mod offload;
 mod policy;
+mod rings;
 pub mod traffic;
 
 use std::collections::HashMap;
@@ -19,7 +21,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 
 use crate::guest::{Guest, Kind};
-use crate::lab::{Driver, Lab, LabBuilder};
+use crate::lab::{emulator_lost_a_guest, Driver, Lab, LabBuilder};
 use crate::ui;
 
 /// What dom0 is told so that memory errors show.
@@ -50,6 +52,8 @@ pub fn all() -> Vec<Test> {
     tests.extend(offload::tests());
     tests.extend(policy::tests());
     tests.extend(features::tests());
+    tests.extend(rings::tests());
+    tests.extend(network::tests());
     tests.extend(churn::tests());
     tests
 }
@@ -60,6 +64,7 @@ pub struct Context {
     parameters: String,
     lab: Option<Lab>,
     guests: HashMap<&'static str, Arc<Guest>>,
+    /// Where the labs' logs are, the shared one's and those of the test under way.
     logs: Vec<PathBuf>,
     seed: u64,
 }
@@ -91,13 +96,19 @@ impl Context {
             .name("test")
     }
 
+    /// Boots a lab that only one test uses.
+    pub fn boot(&mut self, builder: &LabBuilder) -> Result<Lab> {
+        let lab = builder.boot()?;
+        self.logs.push(lab.dir().to_owned());
+        Ok(lab)
+    }
+
     /// The lab, booted if need be.
     pub fn lab(&mut self) -> Result<Lab> {
         if let Some(lab) = &self.lab {
             return Ok(lab.clone());
         }
-        let lab = self.builder().boot()?;
-        self.logs.push(lab.dir().to_owned());
+        let lab = self.boot(&self.builder())?;
         self.lab = Some(lab.clone());
         Ok(lab)
     }
@@ -109,6 +120,17 @@ impl Context {
         }
         let guest = Arc::new(self.lab()?.guest().kind(kind).start()?);
         self.guests.insert(kind.name(), guest.clone());
+        Ok(guest)
+    }
+
+    /// A PV guest whose vifs 1 and 5, on the same bridge, are left to frontends in user space.
+    pub fn ring_guest(&mut self) -> Result<Arc<Guest>> {
+        const NAME: &str = "rings";
+        if let Some(guest) = self.guests.get(NAME) {
+            return Ok(guest.clone());
+        }
+        let guest = Arc::new(self.lab()?.guest().pv().user_vifs(&[1, 5]).start()?);
+        self.guests.insert(NAME, guest.clone());
         Ok(guest)
     }
 
@@ -134,6 +156,7 @@ impl Context {
             }
         }
         self.guests.clear();
+        self.logs.clear();
     }
 
     fn tails(&self) -> String {
@@ -156,8 +179,27 @@ impl Context {
         text
     }
 
-    /// Runs one test between two looks at the health of dom0 and the guests.
+    /// Runs a test, and once more if the emulator spoilt it.
     fn run(&mut self, test: &Test) -> Result<()> {
+        let outcome = self.try_run(test);
+        let spoilt = self.logs.iter().any(|dir| emulator_lost_a_guest(dir));
+        self.logs
+            .retain(|dir| self.lab.as_ref().is_some_and(|lab| lab.dir() == dir));
+        match outcome {
+            Err(e) if spoilt => {
+                ui::note(format!(
+                    "the emulator has lost a guest in a triple fault; running {} again after: {e:#}",
+                    test.name
+                ));
+                self.reset();
+                self.try_run(test)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Runs one test between two looks at the health of dom0 and the guests.
+    fn try_run(&mut self, test: &Test) -> Result<()> {
         let mark = match &self.lab {
             Some(lab) => Some(health::Mark::set(lab, test.name)?),
             None => None,
@@ -228,6 +270,8 @@ fn select(tests: Vec<Test>, filters: &[String]) -> Vec<Test> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -240,5 +284,22 @@ mod tests {
             .all(|t| t.name.contains("mtu")));
         assert!(select(all(), &["no such test".into()]).is_empty());
         assert_eq!(select(all(), &[]).len(), tests.len());
+    }
+
+    #[test]
+    fn the_table_of_rules_names_every_test_and_none_that_is_not() {
+        let table = include_str!("../../../../Documentation/rules.md");
+        let named: BTreeSet<&str> = table
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .filter_map(|name| name.strip_prefix("lab:"))
+            .filter(|name| !name.is_empty())
+            .collect();
+        let tests: BTreeSet<&str> = all().iter().map(|t| t.name).collect();
+        let unknown: Vec<_> = named.difference(&tests).collect();
+        assert!(unknown.is_empty(), "no such tests: {unknown:?}");
+        let unnamed: Vec<_> = tests.difference(&named).collect();
+        assert!(unnamed.is_empty(), "not in the table: {unnamed:?}");
     }
 }

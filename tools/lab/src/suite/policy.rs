@@ -208,10 +208,10 @@ fn visible(context: &mut Context) -> Result<()> {
 
 fn threads_and_one_channel(context: &mut Context) -> Result<()> {
     context.reset();
-    let lab = context
+    let builder = context
         .builder()
-        .parameters("threaded=Y separate_tx_rx_irq=N")
-        .boot()?;
+        .parameters("threaded=Y separate_tx_rx_irq=N");
+    let lab = context.boot(&builder)?;
     let threads = lab.dom0().run("ps | grep -c '[n]api/netback/'")?;
     ensure!(
         threads.text().trim() == "2",
@@ -234,10 +234,10 @@ fn threads_and_one_channel(context: &mut Context) -> Result<()> {
 
 fn stall(context: &mut Context) -> Result<()> {
     context.reset();
-    let lab = context
+    let builder = context
         .builder()
-        .parameters("rx_drain_timeout_msecs=500 rx_stall_timeout_msecs=2000")
-        .boot()?;
+        .parameters("rx_drain_timeout_msecs=500 rx_stall_timeout_msecs=2000");
+    let lab = context.boot(&builder)?;
     let (dom0, limit) = (lab.dom0(), lab.limit(120));
     let guest = lab.guest().pv().start()?;
     let interface = guest.vif_name(0)?;
