@@ -171,12 +171,10 @@ impl Connection {
                     reason,
                 })?;
         }
-        if let Some(keys) = features.ctrl {
-            let shared = (this.terms.clone(), this.link.clone());
-            let queues = features.queues.count();
-            let ring = ControlRing::new(device, domid, keys, queues, shared, control.clone())?;
+        if let (Some(keys), Some(first)) = (features.ctrl, this.queues.first()) {
+            let queues = (first.share(), features.queues.count());
 
-            this.control = Some(ring);
+            this.control = Some(ControlRing::new(device, keys, queues, control.clone())?);
         }
         let set =
             QueueSet::new(this.queues.iter().map(Attached::share)).map_err(step("allocating"))?;

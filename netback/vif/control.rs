@@ -14,22 +14,18 @@ use crate::netif::ctrl::{
 };
 use crate::netif::fault::Fault;
 use crate::netif::negotiate::CtrlKeys;
-use crate::sys::cpu;
+use crate::sys::schedule::Entry;
 use crate::sys::wake::Wake;
 use crate::sys::workqueue::Workqueue;
 use crate::vif::connection::Reason;
-use crate::vif::link::Link;
-use crate::vif::terms::Terms;
+use crate::vif::queue::Queue;
 use crate::xen::event::EventChannel;
 use crate::xen::grant::{
     Bounce,
     Granted, //
 };
 use crate::xen::ring::MappedRing;
-use crate::xen::{
-    xenbus,
-    DomId, //
-};
+use crate::xen::xenbus;
 use kernel::impl_has_work;
 use kernel::new_mutex;
 use kernel::new_work;
@@ -67,11 +63,10 @@ struct Server {
 /// A control ring, as its work and its interrupt share it.
 #[pin_data]
 struct Control {
-    domid: DomId,
+    /// The first queue, which has all that the queues share.
+    queue: Arc<Entry<Queue>>,
     /// How many queues a hash can be mapped to.
     queues: u16,
-    terms: Arc<Terms>,
-    link: Arc<Link>,
     workqueue: Arc<Workqueue>,
     /// Nothing before the ring is served, and after.
     #[pin]
@@ -92,13 +87,13 @@ impl WorkItem for Control {
         let Some(server) = &mut *guard else {
             return;
         };
-        if !this.link.is_enabled() {
+        if !this.queue.is_enabled() {
             return;
         }
         match this.serve(server) {
             Ok(true) => this.schedule(),
             Ok(false) => server.rest(),
-            Err(fault) => this.disable(fault),
+            Err(fault) => this.queue.disable_for_control(fault),
         }
     }
 }
@@ -141,7 +136,7 @@ impl Control {
 
     /// Does what a message asks for.
     fn answer(&self, server: &mut Server, request: CtrlRequest) -> CtrlResponse {
-        let (bounce, domid) = (&mut server.bounce, self.domid);
+        let (bounce, domid) = (&mut server.bounce, self.queue.domid);
         let mut next = server.hashing.clone();
         let response = next.handle(request, self.queues, |gref, buffer| {
             let from = Granted {
@@ -158,7 +153,7 @@ impl Control {
         match KBox::new(next.clone(), GFP_KERNEL) {
             Ok(boxed) => {
                 server.hashing = next;
-                self.terms.set_hashing(boxed);
+                self.queue.terms.set_hashing(boxed);
                 response
             }
             Err(_) => CtrlResponse {
@@ -168,18 +163,6 @@ impl Control {
             },
         }
     }
-
-    /// Disables the guest's interface, as a fault on any of its rings does.
-    fn disable(&self, fault: Fault) {
-        if self.link.disable() && cpu::may_log() {
-            pr_err!(
-                "{}: control ring: guest {} is at fault: {}; interface disabled until it reconnects\n",
-                self.link.name(),
-                self.domid,
-                fault.as_str()
-            );
-        }
-    }
 }
 
 /// A control ring that is served. Dropping it releases everything; process
@@ -187,28 +170,25 @@ impl Control {
 pub(super) struct ControlRing(Arc<Control>);
 
 impl ControlRing {
-    /// Attaches to the control ring of a frontend with `queues` queues.
+    /// Attaches to the control ring of a frontend with `queues` queues, of which
+    /// `queue` is the first.
     pub(super) fn new(
         device: &xenbus::Device,
-        domid: DomId,
         keys: CtrlKeys,
-        queues: u16,
-        (terms, link): (Arc<Terms>, Arc<Link>),
+        (queue, queues): (Arc<Entry<Queue>>, u16),
         workqueue: Arc<Workqueue>,
     ) -> Result<Self, Reason> {
         let step = |doing| move |error| Reason::Step(doing, error);
         let ring = MappedRing::map(device, keys.ring_ref).map_err(step("mapping ctrl-ring-ref"))?;
         let ring = CtrlRing::attach(ring).map_err(|fault| Reason::Ring("ctrl-ring-ref", fault))?;
         let bounce = Bounce::new().map_err(step("allocating"))?;
-        let name =
-            CString::try_from_fmt(fmt!("{}-ctrl", link.name())).map_err(step("allocating"))?;
+        let name = CString::try_from_fmt(fmt!("{}-ctrl", queue.device.name()))
+            .map_err(step("allocating"))?;
         let this = Self(
             Arc::pin_init(
                 pin_init!(Control {
-                    domid,
+                    queue,
                     queues,
-                    terms,
-                    link,
                     workqueue,
                     server <- new_mutex!(None),
                     work <- new_work!("netback control"),

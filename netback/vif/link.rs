@@ -4,10 +4,7 @@
 //! while transmission is open, no queue is stalled and the guest has committed
 //! no fault.
 
-use crate::net::device::{
-    Name,
-    NetDevice, //
-};
+use crate::net::device::NetDevice;
 use crate::sys::cpu::BottomHalvesOff;
 use kernel::new_spinlock;
 use kernel::prelude::*;
@@ -52,11 +49,6 @@ impl Link {
         })
     }
 
-    /// The interface's name.
-    pub(super) fn name(&self) -> Name {
-        self.device.name()
-    }
-
     /// Whether the guest is served. Not after a fault.
     #[inline]
     pub(crate) fn is_enabled(&self) -> bool {
@@ -88,7 +80,8 @@ impl Link {
         self.change(|condition| condition.stalled = condition.stalled.saturating_sub(1));
     }
 
-    /// The guest has committed a fault on some queue. True if it is the first.
+    /// The guest has committed a fault on some ring. True if it is the first. With
+    /// softirqs off.
     pub(super) fn disable(&self) -> bool {
         let first = !self.disabled.xchg(true, Full);
 

@@ -53,6 +53,7 @@ use crate::xen::{
     xenbus,
     DomId, //
 };
+use kernel::fmt;
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
 use kernel::sync::atomic::{
@@ -285,9 +286,20 @@ impl Queue {
         }
     }
 
-    /// Disables the guest's interface: the rings of none of its queues are
-    /// touched again until it reconnects. Called by the worker.
+    /// Disables the guest's interface: its rings are not touched again until it
+    /// reconnects. Called by the worker, for a fault on one of the queue's rings.
     pub(crate) fn disable(&self, fault: Fault) {
+        self.disable_for(fmt!("queue {}", self.index), fault);
+    }
+
+    /// The same for a fault on the control ring. Process context.
+    pub(super) fn disable_for_control(&self, fault: Fault) {
+        let _held_off = cpu::BottomHalvesOff::new();
+
+        self.disable_for(fmt!("control ring"), fault);
+    }
+
+    fn disable_for(&self, what: fmt::Arguments<'_>, fault: Fault) {
         self.stats.faulted(fault);
         if !self.link.disable() {
             return;
@@ -295,9 +307,9 @@ impl Queue {
         trace::fault(&self.device.name(), self.index, self.domid, fault.name());
         if cpu::may_log() {
             pr_err!(
-                "{}: queue {}: guest {} is at fault: {}; interface disabled until it reconnects\n",
+                "{}: {}: guest {} is at fault: {}; interface disabled until it reconnects\n",
                 self.device.name(),
-                self.index,
+                what,
                 self.domid,
                 fault.as_str()
             );
