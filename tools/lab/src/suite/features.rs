@@ -35,7 +35,7 @@ pub fn tests() -> Vec<Test> {
         ),
         test(
             "multi-queue-leaks",
-            "80 times attaching and detaching vifs of two queues leaks nothing",
+            "24 times attaching and detaching vifs of two queues leaks nothing",
             multi_queue_leaks,
         ),
         test(
@@ -272,7 +272,7 @@ fn multi_queue_refused(context: &mut Context) -> Result<()> {
 }
 
 fn multi_queue_leaks(context: &mut Context) -> Result<()> {
-    const TIMES: u32 = 80;
+    const TIMES: u32 = 24;
     context.drop_guests()?;
     let lab = context.lab()?;
     let guest = lab.guest().pv().vcpus(2).start()?;

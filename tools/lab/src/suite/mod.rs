@@ -11,6 +11,7 @@ mod network;
 mod offload;
 mod policy;
 mod rings;
+mod steering;
 pub mod traffic;
 
 use std::collections::HashMap;
@@ -53,6 +54,7 @@ pub fn all() -> Vec<Test> {
     tests.extend(policy::tests());
     tests.extend(features::tests());
     tests.extend(rings::tests());
+    tests.extend(steering::tests());
     tests.extend(network::tests());
     tests.extend(churn::tests());
     tests
