@@ -11,6 +11,7 @@ use netif::lifecycle::XenbusState;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Status};
+use crate::control::{SET_HASH_KEY, SET_HASH_MAPPING};
 use crate::rx::{hex, Received};
 use crate::slots::{Sent, Slot};
 use crate::station::Station;
@@ -100,6 +101,19 @@ pub enum Command {
         /// How far; it wraps.
         by: u32,
     },
+    /// Send a message over the control ring. Those that refer to a page refer to one that holds
+    /// `page`, whatever `data` begins with.
+    Control {
+        /// Which message.
+        kind: u16,
+        /// What goes with it.
+        data: [u32; 3],
+        /// The start of the page.
+        #[serde(with = "hex")]
+        page: Vec<u8>,
+        /// How long to wait for the answer, in milliseconds.
+        limit_ms: u64,
+    },
     /// Write a key of ours, or remove it.
     Key {
         /// Its name.
@@ -131,6 +145,8 @@ pub enum Answer {
     Received(Vec<Received>, Vec<String>),
     /// An Ethernet address.
     Mac([u8; 6]),
+    /// The status of a message of the control ring, and what goes with it.
+    Control(u32, u32),
     /// The backend's state.
     State(u32),
     /// It failed.
@@ -198,6 +214,21 @@ fn carry_out(vif: &mut Vif, command: Command) -> Result<Answer> {
         Command::Jump { queue, ring, by } => {
             vif.parts(queue)?.jump(ring, by)?;
             Answer::Done
+        }
+        Command::Control {
+            kind,
+            mut data,
+            page,
+            limit_ms,
+        } => {
+            let control = vif.control().context("there is no control ring")?;
+            if matches!(kind, SET_HASH_KEY | SET_HASH_MAPPING) {
+                let (pages, gref) = control.page();
+                pages.write(0, 0, &page);
+                data[0] = gref;
+            }
+            let response = control.ask(kind, data, ms(limit_ms))?;
+            Answer::Control(response.status, response.data)
         }
         Command::Key { name, value } => {
             vif.set_key(&name, value.as_deref())?;

@@ -4,12 +4,14 @@
 
 mod basic;
 mod churn;
+mod features;
 pub mod health;
 mod loading;
 mod network;
 mod offload;
 mod policy;
 mod rings;
+mod steering;
 pub mod traffic;
 
 use std::collections::HashMap;
@@ -50,7 +52,9 @@ pub fn all() -> Vec<Test> {
     tests.extend(basic::tests());
     tests.extend(offload::tests());
     tests.extend(policy::tests());
+    tests.extend(features::tests());
     tests.extend(rings::tests());
+    tests.extend(steering::tests());
     tests.extend(network::tests());
     tests.extend(churn::tests());
     tests

@@ -63,13 +63,13 @@ pub fn tests() -> Vec<Test> {
 }
 
 /// The vif whose rings are played with.
-const VIF: u32 = 1;
+pub(super) const VIF: u32 = 1;
 /// Another one of the same guest, on the same bridge.
 const OTHER: u32 = 5;
 /// dom0 on their bridge.
 const HOST: &str = "10.0.1.1";
 /// How long events in the host are waited for.
-const SOON: Duration = Duration::from_secs(30);
+pub(super) const SOON: Duration = Duration::from_secs(30);
 
 /// Our address on the bridge of [`VIF`].
 fn own(guest: &Guest) -> String {
@@ -126,7 +126,7 @@ fn await_reasons(
 }
 
 /// Waits until the carrier of an interface is on, and its bridge forwards to it, or off.
-fn await_carrier(lab: &Lab, interface: &str, on: bool) -> Result<()> {
+pub(super) fn await_carrier(lab: &Lab, interface: &str, on: bool) -> Result<()> {
     /// Forwarding.
     const FORWARDING: &str = "3";
     let (file, wanted) = if on {
@@ -358,14 +358,14 @@ fn index_jumps(context: &mut Context) -> Result<()> {
 
 /// Two frontends of one guest, on the same bridge: the second is there to send frames to the
 /// first, which the host passes on as they are.
-struct Pair {
-    receiver: Frontend,
-    sender: Frontend,
-    route: Route,
+pub(super) struct Pair {
+    pub(super) receiver: Frontend,
+    pub(super) sender: Frontend,
+    pub(super) route: Route,
 }
 
 impl Pair {
-    fn claim(guest: &Guest) -> Result<Self> {
+    pub(super) fn claim(guest: &Guest) -> Result<Self> {
         let receiver = guest.frontend(VIF)?;
         let mut sender = guest.frontend(OTHER)?;
         sender.connect(&Config::default())?;
@@ -384,7 +384,7 @@ impl Pair {
     }
 
     /// Connects the receiver and makes it known to the bridge.
-    fn connect(&mut self, guest: &Guest, config: &Config) -> Result<()> {
+    pub(super) fn connect(&mut self, guest: &Guest, config: &Config) -> Result<()> {
         // Frames get there only through a port that forwards.
         self.receiver.connect(&Config::default())?;
         self.receiver.check(&own(guest), HOST)?;
