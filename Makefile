@@ -16,7 +16,7 @@ MODULE_DIR = $(DESTDIR)/lib/modules/$(RELEASE)/updates
 
 .PHONY: all modules install modules_install uninstall clean help \
 	fmt rustfmt fmt-check clippy unsafe-check \
-	demo test check fuzz bench bench-quick lab-setup lab-shell lab-info lab-clean
+	demo test check hostile fuzz bench bench-quick lab-setup lab-shell lab-info lab-clean
 
 all: modules
 
@@ -87,6 +87,9 @@ bench:
 bench-quick:
 	@$(LAB) bench --quick
 
+hostile:
+	@$(LAB) hostile
+
 # SECONDS of one processor for each target; TARGETS: some instead of all.
 fuzz:
 	@CARGO=$$(tools/bootstrap.sh) && PATH=$$(dirname "$$CARGO"):$$PATH \
@@ -117,6 +120,7 @@ help:
 	@echo '  make bench            this module and xen-netback side by side, in time that counts'
 	@echo '                        instructions; build/bench/report.html shows the figures'
 	@echo '  make bench-quick      key figures, held against the record in Documentation/bench'
+	@echo '  make hostile          a guest attacks this backend and the kernel'"'"'s with all it has'
 	@echo '  make lab-shell        an interactive dom0 with the module loaded and a guest running'
 	@echo '  make lab-setup, lab-info, lab-clean'
 	@echo '                        prepare, describe, empty the cache ($$NETBACK_CACHE or ~/.cache/netback)'

@@ -13,14 +13,20 @@
 #include <net/page_pool/types.h>
 #include <xen/interface/grant_table.h>
 
+struct workqueue_struct;
 struct xenbus_device;
 
 /* Parameters; see Documentation/admin-guide.md. */
 extern bool netback_threaded;
 extern bool netback_separate_tx_rx_irq;
+extern bool netback_provides_xdp_headroom;
+extern unsigned int netback_max_queues;
 extern unsigned int netback_fatal_skb_slots;
 extern unsigned int netback_rx_drain_timeout_msecs;
 extern unsigned int netback_rx_stall_timeout_msecs;
+
+/* Bounds of parameters. */
+#define NETBACK_MAX_QUEUES 256
 
 /* Constants whose macros or anonymous enums bindgen does not evaluate. */
 static const u32 NETBACK_GSO_TCPV4 = SKB_GSO_TCPV4;
@@ -50,6 +56,7 @@ bool netback_skb_frags_readable(const struct sk_buff *skb);
 bool netback_skb_has_frag_list(const struct sk_buff *skb);
 void netback_skb_fill_frag(struct sk_buff *skb, unsigned int i, struct page *page,
 			   unsigned int offset, unsigned int len, unsigned int truesize);
+void netback_skb_set_hash(struct sk_buff *skb, u32 hash, bool l4);
 u8 netback_skb_ip_summed(const struct sk_buff *skb);
 void netback_skb_set_ip_summed(struct sk_buff *skb, u8 ip_summed);
 void netback_skb_receive_on(struct sk_buff *skb, struct net_device *dev);
@@ -84,6 +91,7 @@ void netback_tx_stop_all(struct net_device *dev);
 void netback_tx_wake_all(struct net_device *dev);
 void netback_tx_disable(struct net_device *dev);
 struct netdev_queue *netback_tx_queue(struct net_device *dev, unsigned int index);
+unsigned int netback_tx_queues(const struct net_device *dev);
 void netback_tx_stop(struct netdev_queue *queue);
 bool netback_tx_stopped(const struct netdev_queue *queue);
 void netback_tx_wake(struct netdev_queue *queue);
@@ -108,6 +116,9 @@ void netback_do_trace_fault(const char *dev, unsigned int queue, unsigned int do
 void netback_do_trace_stall(const char *dev, unsigned int queue, bool stalled);
 void netback_do_trace_credit(const char *dev, unsigned int queue, unsigned int len,
 			     u64 wait_ns);
+
+struct workqueue_struct *netback_workqueue_new(const char *name);
+void netback_workqueue_flush(struct workqueue_struct *wq);
 
 /* Processors and locks. */
 unsigned int netback_next_online_cpu(unsigned int from);

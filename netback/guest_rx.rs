@@ -62,6 +62,7 @@ impl GuestRx {
     /// Whether a frame waits for which the guest has buffers now; if not, it has
     /// been asked for an event with the last one that is needed.
     pub(crate) fn is_waiting(queue: &Queue, work: &mut Work) -> Result<bool, Fault> {
+        let options = queue.terms.options();
         let mut waiting = false;
 
         if let Some(needed) = work.patience.stalled_for() {
@@ -69,7 +70,7 @@ impl GuestRx {
         }
         match work.pending.first() {
             Some(skb) => {
-                let needed = rx::slots_needed(&frame_of(skb), &queue.options);
+                let needed = rx::slots_needed(&frame_of(skb), &options);
                 waiting |= work.rx.room_for(needed)?;
             }
             None => {
@@ -93,6 +94,9 @@ impl GuestRx {
         served: &mut (u32, u32),
         batch: &mut Batch<'_>,
     ) -> Result<bool, Fault> {
+        // As they are now, for all frames of the batch.
+        let options = queue.terms.options();
+
         if let Some(needed) = work.patience.hungry_for() {
             if work.rx.room_for(needed)? {
                 if work.patience.feed() {
@@ -110,8 +114,8 @@ impl GuestRx {
                 return Ok(false);
             };
             let frame = frame_of(skb);
-            let needed = rx::slots_needed(&frame, &queue.options);
-            let verdict = if !fits(&frame, skb, &queue.options) {
+            let needed = rx::slots_needed(&frame, &options);
+            let verdict = if !fits(&frame, skb, &options) {
                 Err(DropReason::TooLong)
             } else if !share.is_left() || !self.has_room_for(skb, needed, batch) {
                 return Ok(true);
@@ -138,7 +142,7 @@ impl GuestRx {
                     share.spend(skb.len(), needed);
                     queue.stats.tx_packets.add(1);
                     queue.stats.tx_bytes.add(skb.len().into());
-                    self.send(visit, queue, work, batch, &frame, skb);
+                    self.send(visit, queue, work, batch, Plan::new(&frame, &options), skb);
                 }
                 Err(reason) => queue.stats.dropped(reason),
             }
@@ -167,14 +171,14 @@ impl GuestRx {
         queue: &Queue,
         work: &mut Work,
         batch: &mut Batch<'_>,
-        frame: &RxFrame,
+        plan: Plan,
         skb: SkBuff,
     ) {
         let transfer = &mut *batch.transfer;
         if !transfer.begin_outbound(skb) {
             return;
         }
-        for slot in Plan::new(frame, &queue.options) {
+        for slot in plan {
             let Some(request) = work.rx.next_request() else {
                 return;
             };
@@ -252,6 +256,6 @@ fn frame_of(skb: &SkBuff) -> RxFrame {
         len: skb.len(),
         checksum: skb.checksum(),
         gso: skb.gso(),
-        hash: None,
+        hash: skb.noted_hash(),
     }
 }

@@ -15,7 +15,8 @@ use crate::netif::fault::{
 };
 use crate::netif::offload::{
     Checksum,
-    Gso, //
+    Gso,
+    Hash, //
 };
 use crate::netif::pending::{
     Pending,
@@ -55,6 +56,7 @@ struct Frame {
     extras: u32,
     checksum: Checksum,
     gso: Option<Gso>,
+    hash: Option<Hash>,
 }
 
 /// The guest-transmit half of a group's batch.
@@ -146,8 +148,14 @@ impl GuestTx {
             taken += 1;
             match chain {
                 Taken::Packet => self.begin(visit, queue, work, batch),
-                // The filter is not on offer: there is nothing to change.
-                Taken::Multicast(_) => work.tx.answer_packet(&self.packet, abi::RSP_ERROR),
+                Taken::Multicast(op) => {
+                    let status = if queue.terms.amend_filter(op) {
+                        abi::RSP_OKAY
+                    } else {
+                        abi::RSP_ERROR
+                    };
+                    work.tx.answer_packet(&self.packet, status);
+                }
                 Taken::Dropped(reason) => queue.stats.dropped(reason),
             }
         }
@@ -169,6 +177,7 @@ impl GuestTx {
             extras: packet.extras(),
             checksum: packet.checksum(),
             gso: packet.gso(),
+            hash: packet.hash(),
         };
         // `gather` has made sure of room for all that follows.
         if self.frames.push_within_capacity(frame).is_err() {
@@ -251,6 +260,9 @@ impl GuestTx {
             if bad {
                 queue.stats.dropped(DropReason::CopyFailed);
                 continue;
+            }
+            if let Some(hash) = frame.hash {
+                skb.set_hash(hash);
             }
             // As others count: with the Ethernet header.
             let len = skb.len();

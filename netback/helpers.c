@@ -4,6 +4,8 @@
  * that Rust can call, and the module parameters whose types or permissions the
  * module! macro cannot declare. What they do is decided in Rust.
  */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
 #include <linux/cpumask.h>
 #include <linux/etherdevice.h>
 #include <linux/interrupt.h>
@@ -12,6 +14,7 @@
 #include <linux/netdevice.h>
 #include <linux/skbuff.h>
 #include <linux/slab.h>
+#include <linux/workqueue.h>
 #include <net/page_pool/helpers.h>
 #include <xen/grant_table.h>
 #include <xen/page.h>
@@ -30,6 +33,46 @@ bool netback_separate_tx_rx_irq = true;
 module_param_named(separate_tx_rx_irq, netback_separate_tx_rx_irq, bool, 0644);
 MODULE_PARM_DESC(separate_tx_rx_irq,
 		 "Offer frontends an event channel for each direction (default Y)");
+
+bool netback_provides_xdp_headroom = true;
+module_param_named(provides_xdp_headroom, netback_provides_xdp_headroom, bool, 0644);
+MODULE_PARM_DESC(provides_xdp_headroom,
+		 "Offer frontends headroom for XDP in their receive buffers (default Y)");
+
+/*
+ * So that options meant for xen-netback are understood: hashes are computed for
+ * each frame here, and none is kept.
+ */
+static unsigned int netback_hash_cache_size = 64;
+module_param_named(hash_cache_size, netback_hash_cache_size, uint, 0644);
+MODULE_PARM_DESC(hash_cache_size, "Without effect: there is no hash cache");
+
+/* A number within bounds; what is wrong with any other goes to the log. */
+static int netback_set_bounded(const char *val, const struct kernel_param *kp,
+			       unsigned int min, unsigned int max)
+{
+	int err = param_set_uint_minmax(val, kp, min, max);
+
+	if (err)
+		pr_err("%s: not a number from %u to %u\n", kp->name, min, max);
+	return err;
+}
+
+static int netback_set_max_queues(const char *val, const struct kernel_param *kp)
+{
+	return netback_set_bounded(val, kp, 0, NETBACK_MAX_QUEUES);
+}
+
+static const struct kernel_param_ops netback_max_queues_ops = {
+	.set = netback_set_max_queues,
+	.get = param_get_uint,
+};
+
+unsigned int netback_max_queues;
+module_param_cb(max_queues, &netback_max_queues_ops, &netback_max_queues, 0644);
+__MODULE_PARM_TYPE(max_queues, "uint");
+MODULE_PARM_DESC(max_queues,
+		 "Most queues of a vif (default: as many as processors are online, 8 at most)");
 
 unsigned int netback_fatal_skb_slots = 20;
 module_param_named(fatal_skb_slots, netback_fatal_skb_slots, uint, 0444);
@@ -125,6 +168,11 @@ void netback_skb_fill_frag(struct sk_buff *skb, unsigned int i, struct page *pag
 			   unsigned int offset, unsigned int len, unsigned int truesize)
 {
 	skb_add_rx_frag(skb, i, page, offset, len, truesize);
+}
+
+void netback_skb_set_hash(struct sk_buff *skb, u32 hash, bool l4)
+{
+	skb_set_hash(skb, hash, l4 ? PKT_HASH_TYPE_L4 : PKT_HASH_TYPE_L3);
 }
 
 u8 netback_skb_ip_summed(const struct sk_buff *skb)
@@ -229,6 +277,9 @@ void netback_netdev_setup(struct net_device *dev, struct device *parent,
 	dev->max_mtu = max_mtu;
 	eth_hw_addr_set(dev, address);
 	netif_carrier_off(dev);
+	/* Until a frontend says how many it has. */
+	dev->real_num_tx_queues = 1;
+	dev->real_num_rx_queues = 1;
 }
 
 void netback_netdev_copy_name(const struct net_device *dev, char *name)
@@ -289,6 +340,11 @@ void netback_tx_disable(struct net_device *dev)
 struct netdev_queue *netback_tx_queue(struct net_device *dev, unsigned int index)
 {
 	return index < dev->num_tx_queues ? netdev_get_tx_queue(dev, index) : NULL;
+}
+
+unsigned int netback_tx_queues(const struct net_device *dev)
+{
+	return dev->num_tx_queues;
 }
 
 void netback_tx_stop(struct netdev_queue *queue)
@@ -356,6 +412,16 @@ void netback_napi_bind_thread(struct napi_struct *napi, unsigned int cpu)
 {
 	if (napi->thread)
 		set_cpus_allowed_ptr(napi->thread, cpumask_of(cpu));
+}
+
+struct workqueue_struct *netback_workqueue_new(const char *name)
+{
+	return alloc_workqueue("%s", WQ_UNBOUND, 0, name);
+}
+
+void netback_workqueue_flush(struct workqueue_struct *wq)
+{
+	flush_workqueue(wq);
 }
 
 /* Processors and locks. */

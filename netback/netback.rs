@@ -21,7 +21,11 @@ mod vif;
 mod xen;
 
 use group::Groups;
-use sys::bindings;
+use sys::workqueue::Workqueue;
+use sys::{
+    bindings,
+    params, //
+};
 use vif::backend::{
     BackendDriver,
     Host, //
@@ -52,9 +56,11 @@ impl kernel::Module for Netback {
             pr_err!("this machine does not run under Xen, so there are no guests to serve\n");
             return Err(ENODEV);
         }
+        params::settle();
         let host = Arc::new(
             Host {
                 groups: Groups::new()?,
+                control: Arc::new(Workqueue::new(c"netback-ctrl")?, GFP_KERNEL)?,
                 debugfs: Dir::new(MODULE_NAME),
             },
             GFP_KERNEL,

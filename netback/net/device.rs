@@ -9,7 +9,8 @@ use crate::bindings;
 use core::marker::PhantomData;
 use core::mem::{
     align_of,
-    size_of, //
+    size_of,
+    ManuallyDrop, //
 };
 use core::ops::{
     BitAnd,
@@ -20,6 +21,7 @@ use core::ops::{
 use core::ptr::NonNull;
 use kernel::error::to_result;
 use kernel::ffi::c_int;
+use kernel::fmt::Write;
 use kernel::prelude::*;
 use kernel::sync::aref::{
     ARef,
@@ -161,6 +163,10 @@ pub(crate) trait Operations: Send + Sync + 'static {
     /// The device goes down.
     fn stop(&self, device: &NetDevice);
 
+    /// The transmit queue that a frame is to go to; `None`: the stack's choice.
+    /// Softirqs are off.
+    fn select_queue(&self, device: &NetDevice, skb: &SkBuff) -> Option<u16>;
+
     /// Transmits a frame on the transmit queue `queue`. Softirqs are off and the
     /// queue's transmit lock is held.
     fn start_xmit(&self, device: &NetDevice, queue: u16, skb: SkBuff);
@@ -186,6 +192,13 @@ pub(crate) trait Operations: Send + Sync + 'static {
 
     /// Values of the counters, in the order of their names.
     fn counters(&self, values: &mut [u64]);
+
+    /// Names of the counters that each queue has of its own.
+    fn queue_counter_names() -> impl Iterator<Item = &'static str>;
+
+    /// Their values for one queue, in the order of their names. There may be no
+    /// such queue now.
+    fn queue_counters(&self, queue: usize, values: &mut [u64]);
 }
 
 impl NetDevice {
@@ -341,6 +354,7 @@ impl<T: Operations> Registration<T> {
         let mut ops: bindings::net_device_ops = pin_init::zeroed();
         ops.ndo_open = Some(Self::open);
         ops.ndo_stop = Some(Self::stop);
+        ops.ndo_select_queue = Some(Self::select_queue);
         ops.ndo_start_xmit = Some(Self::start_xmit);
         ops.ndo_change_mtu = Some(Self::change_mtu);
         ops.ndo_fix_features = Some(Self::fix_features);
@@ -436,6 +450,23 @@ impl<T: Operations> Registration<T> {
         }
     }
 
+    /// Has the stack use the first `queues` transmit and receive queues, of those
+    /// that the device was made with. Takes rtnl.
+    pub(crate) fn set_queues(&self, queues: u16) -> Result {
+        // SAFETY: the device is registered, rtnl is held for the call. It checks
+        // the number.
+        unsafe {
+            bindings::rtnl_lock();
+            let set = bindings::netif_set_real_num_queues(
+                self.device.as_ptr(),
+                queues.into(),
+                queues.into(),
+            );
+            bindings::rtnl_unlock();
+            to_result(set)
+        }
+    }
+
     /// The driver's data.
     pub(crate) fn driver(&self) -> &T {
         // SAFETY: written in `new`, dropped with `self`.
@@ -475,6 +506,23 @@ impl<T: Operations> Registration<T> {
         unsafe { bindings::netback_tx_stop_all(device.as_raw()) };
         driver.stop(device);
         0
+    }
+
+    extern "C" fn select_queue(
+        device: *mut bindings::net_device,
+        skb: *mut bindings::sk_buff,
+        subordinate: *mut bindings::net_device,
+    ) -> u16 {
+        // SAFETY: an operation of the device.
+        let (this, driver) = unsafe { Self::parts(device) };
+        let chosen = NonNull::new(skb).and_then(|skb| {
+            // SAFETY: the stack lends us the buffer, which is not dropped here.
+            let skb = ManuallyDrop::new(unsafe { SkBuff::from_raw(skb) });
+            driver.select_queue(this, &skb)
+        });
+
+        // SAFETY: the stack's own choice, with what it passed.
+        chosen.unwrap_or_else(|| unsafe { bindings::netdev_pick_tx(device, skb, subordinate) })
     }
 
     extern "C" fn start_xmit(
@@ -575,29 +623,44 @@ impl<T: Operations> Registration<T> {
         fill_tx(tx, &totals);
     }
 
-    extern "C" fn get_sset_count(_device: *mut bindings::net_device, set: c_int) -> c_int {
+    /// How many queues a device was made with.
+    fn queues(device: &NetDevice) -> usize {
+        // SAFETY: reads a number of a live device that never changes.
+        unsafe { bindings::netback_tx_queues(device.as_raw()) as usize }
+    }
+
+    extern "C" fn get_sset_count(device: *mut bindings::net_device, set: c_int) -> c_int {
+        // SAFETY: an operation of the device.
+        let (device, _) = unsafe { Self::parts(device) };
+
         if set as u32 == bindings::ethtool_stringset_ETH_SS_STATS {
-            T::counter_names().count() as c_int
+            let of_queues = Self::queues(device) * T::queue_counter_names().count();
+            (T::counter_names().count() + of_queues) as c_int
         } else {
             EINVAL.to_errno()
         }
     }
 
-    extern "C" fn get_strings(_device: *mut bindings::net_device, set: u32, data: *mut u8) {
+    extern "C" fn get_strings(device: *mut bindings::net_device, set: u32, data: *mut u8) {
+        // SAFETY: an operation of the device.
+        let (device, _) = unsafe { Self::parts(device) };
+
         if set != bindings::ethtool_stringset_ETH_SS_STATS {
             return;
         }
         let size = bindings::ETH_GSTRING_LEN as usize;
-        for (i, (prefix, name)) in T::counter_names().enumerate() {
+        let mut places = (0..).map(|i| {
             // SAFETY: ethtool passes room for as many strings, of this size, as
             // `get_sset_count` said.
-            let place = unsafe { core::slice::from_raw_parts_mut(data.add(i * size), size) };
-            place.fill(0);
-            for (to, from) in place[..size - 1]
-                .iter_mut()
-                .zip(Iterator::chain(prefix.bytes(), name.bytes()))
-            {
-                *to = from;
+            Label::new(unsafe { core::slice::from_raw_parts_mut(data.add(i * size), size) })
+        });
+        // A name that is too long is cut, nothing else can go wrong.
+        for ((prefix, name), mut place) in T::counter_names().zip(&mut places) {
+            let _ = write!(place, "{prefix}{name}");
+        }
+        for queue in 0..Self::queues(device) {
+            for (name, mut place) in T::queue_counter_names().zip(&mut places) {
+                let _ = write!(place, "queue_{queue}_{name}");
             }
         }
     }
@@ -609,13 +672,46 @@ impl<T: Operations> Registration<T> {
     ) {
         // SAFETY: an operation of the device; ethtool passes room for
         // `n_stats` values.
-        unsafe {
+        let (driver, values) = unsafe {
             let (_, driver) = Self::parts(device);
-            driver.counters(core::slice::from_raw_parts_mut(
-                data,
-                (*stats).n_stats as usize,
-            ));
+            let n = (*stats).n_stats as usize;
+            (driver, core::slice::from_raw_parts_mut(data, n))
+        };
+        let each = T::queue_counter_names().count();
+        let (all, of_queues) = values.split_at_mut(values.len().min(T::counter_names().count()));
+
+        driver.counters(all);
+        for (queue, values) in of_queues.chunks_mut(each).enumerate() {
+            driver.queue_counters(queue, values);
         }
+    }
+}
+
+/// A string of a fixed length that ethtool asked for: terminated, and cut to what
+/// fits.
+struct Label<'a> {
+    left: &'a mut [u8],
+}
+
+impl<'a> Label<'a> {
+    fn new(place: &'a mut [u8]) -> Self {
+        place.fill(0);
+        let len = place.len().saturating_sub(1);
+
+        Self {
+            left: &mut place[..len],
+        }
+    }
+}
+
+impl Write for Label<'_> {
+    fn write_str(&mut self, text: &str) -> kernel::fmt::Result {
+        let len = text.len().min(self.left.len());
+        let (place, left) = core::mem::take(&mut self.left).split_at_mut(len);
+
+        place.copy_from_slice(&text.as_bytes()[..len]);
+        self.left = left;
+        Ok(())
     }
 }
 

@@ -9,11 +9,14 @@ use super::napi::Polling;
 use super::page_pool::PagePool;
 use crate::bindings;
 use crate::netif::abi::PAGE_SIZE;
+use crate::netif::extra::EthAddr;
 use crate::netif::fault::DropReason;
+use crate::netif::hash::HashType;
 use crate::netif::offload::{
     Checksum,
     Gso,
-    GsoKind, //
+    GsoKind,
+    Hash, //
 };
 use crate::sys::ticks::Tick;
 use crate::xen::grant::{
@@ -22,6 +25,7 @@ use crate::xen::grant::{
 };
 use core::num::NonZeroU16;
 use core::ptr::NonNull;
+use kernel::ffi::c_int;
 use kernel::prelude::*;
 
 /// Frames up to this length, in bytes, are kept in the linear area whole: an
@@ -336,6 +340,12 @@ impl SkBuff {
         unsafe { core::slice::from_raw_parts(self.raw().data, self.headlen() as usize) }
     }
 
+    /// The Ethernet address that a frame to be transmitted goes to.
+    #[inline]
+    pub(crate) fn destination(&self) -> Option<EthAddr> {
+        self.linear().first_chunk().copied()
+    }
+
     /// Gives back a buffer whose frame has been delivered.
     pub(crate) fn consume(self, _polling: &Polling<'_>) {
         // SAFETY: ownership passes to the call. A budget above 0 says that it
@@ -362,6 +372,59 @@ impl SkBuff {
     pub(crate) fn deadline(&self) -> Tick {
         // SAFETY: the scratch area is readable; whatever it holds is a number.
         Tick::from_bits(unsafe { self.scratch().read() })
+    }
+
+    /// Notes the frame's hash, for the guest.
+    #[inline]
+    pub(crate) fn note_hash(&mut self, hash: Option<Hash>) {
+        let (kind, value) = hash.map_or((0, 0), |hash| (hash.kind as u32 + 1, hash.value));
+
+        // SAFETY: as in `set_deadline`.
+        unsafe {
+            self.scratch().add(1).write(kind);
+            self.scratch().add(2).write(value);
+        }
+    }
+
+    /// What [`SkBuff::note_hash`] noted.
+    #[inline]
+    pub(crate) fn noted_hash(&self) -> Option<Hash> {
+        // SAFETY: as in `deadline`.
+        let (kind, value) = unsafe { (self.scratch().add(1).read(), self.scratch().add(2).read()) };
+        let kind = HashType::new(u8::try_from(kind.checked_sub(1)?).ok()?)?;
+
+        Some(Hash { kind, value })
+    }
+
+    /// Sets the hash that a guest computed.
+    pub(crate) fn set_hash(&mut self, hash: Hash) {
+        // SAFETY: the buffer is ours.
+        unsafe {
+            bindings::netback_skb_set_hash(self.0.as_ptr(), hash.value, hash.kind.is_l4());
+        }
+    }
+
+    /// The first bytes of the frame, all that there are or as many as `buffer`
+    /// has. They are copied there if they are not in one piece.
+    pub(crate) fn headers<'a>(&'a self, buffer: &'a mut [u8]) -> &'a [u8] {
+        let wanted = buffer.len().min(self.len() as usize);
+
+        if let Some(headers) = self.linear().get(..wanted) {
+            return headers;
+        }
+        // SAFETY: the buffer has room for as many bytes, and the frame has them.
+        let copied = unsafe {
+            bindings::skb_copy_bits(
+                self.0.as_ptr(),
+                0,
+                buffer.as_mut_ptr().cast(),
+                wanted as c_int,
+            )
+        };
+        match copied {
+            0 => &buffer[..wanted],
+            _ => &[],
+        }
     }
 
     /// Notes that the frame was handed to the (virtual) wire.

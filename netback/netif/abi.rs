@@ -33,6 +33,15 @@ pub const TX_WORDS: usize = 3;
 /// Words of a slot of the receive ring: a request and a response have 8 bytes.
 pub const RX_WORDS: usize = 2;
 
+/// Slots in a control ring: a request has 16 bytes.
+pub const CTRL_RING_SIZE: u32 = 128;
+
+/// Words of a slot of the control ring.
+pub const CTRL_WORDS: usize = 4;
+
+/// A slot of the control ring as read from shared memory.
+pub type CtrlWords = [u32; CTRL_WORDS];
+
 /// A slot of the transmit ring as read from shared memory.
 pub type TxWords = [u32; TX_WORDS];
 
@@ -106,6 +115,30 @@ pub const HASH_TYPE_IPV6_TCP: u8 = 3;
 pub const HASH_ALGORITHM_NONE: u8 = 0;
 /// Hash algorithm: Toeplitz.
 pub const HASH_ALGORITHM_TOEPLITZ: u8 = 1;
+
+/// Control message: which types of hash are there.
+pub const CTRL_GET_HASH_FLAGS: u16 = 1;
+/// Control message: which types of hash to compute.
+pub const CTRL_SET_HASH_FLAGS: u16 = 2;
+/// Control message: the key of the hash.
+pub const CTRL_SET_HASH_KEY: u16 = 3;
+/// Control message: how large a mapping table may be.
+pub const CTRL_GET_HASH_MAPPING_SIZE: u16 = 4;
+/// Control message: how large the mapping table is.
+pub const CTRL_SET_HASH_MAPPING_SIZE: u16 = 5;
+/// Control message: a part of the mapping table.
+pub const CTRL_SET_HASH_MAPPING: u16 = 6;
+/// Control message: the hash algorithm.
+pub const CTRL_SET_HASH_ALGORITHM: u16 = 7;
+
+/// Control status: done.
+pub const CTRL_SUCCESS: u32 = 0;
+/// Control status: not possible, or not now.
+pub const CTRL_NOT_SUPPORTED: u32 = 1;
+/// Control status: what is asked for makes no sense.
+pub const CTRL_INVALID_PARAMETER: u32 = 2;
+/// Control status: too large.
+pub const CTRL_BUFFER_OVERFLOW: u32 = 3;
 
 /// The low half of a word.
 #[inline]
@@ -264,6 +297,70 @@ impl RxResponse {
             word(self.id, self.offset),
             word(self.flags, self.status as u16),
         ]
+    }
+}
+
+/// A request of the control ring (`xen_netif_ctrl_request`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CtrlRequest {
+    /// Echoed in the response.
+    pub id: u16,
+    /// `CTRL_*`, one of the messages.
+    pub kind: u16,
+    /// What it means depends on the kind.
+    pub data: [u32; 3],
+}
+
+impl CtrlRequest {
+    /// Takes a slot's words apart.
+    #[inline]
+    pub const fn from_words(words: CtrlWords) -> Self {
+        let [first, a, b, c] = words;
+        Self {
+            id: lo(first),
+            kind: hi(first),
+            data: [a, b, c],
+        }
+    }
+
+    /// The words of the slot.
+    #[inline]
+    pub const fn to_words(self) -> CtrlWords {
+        let [a, b, c] = self.data;
+        [word(self.id, self.kind), a, b, c]
+    }
+}
+
+/// A response of the control ring (`xen_netif_ctrl_response`). The last word of its slot is unused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CtrlResponse {
+    /// The request's id.
+    pub id: u16,
+    /// The request's kind.
+    pub kind: u16,
+    /// `CTRL_*`, one of the statuses.
+    pub status: u32,
+    /// What it means depends on the kind.
+    pub data: u32,
+}
+
+impl CtrlResponse {
+    /// Takes a response's words apart.
+    #[inline]
+    pub const fn from_words(words: [u32; 3]) -> Self {
+        let [first, status, data] = words;
+        Self {
+            id: lo(first),
+            kind: hi(first),
+            status,
+            data,
+        }
+    }
+
+    /// The words that a response takes.
+    #[inline]
+    pub const fn to_words(self) -> [u32; 3] {
+        [word(self.id, self.kind), self.status, self.data]
     }
 }
 

@@ -106,7 +106,7 @@ pub enum MappingError {
 }
 
 /// The table that maps hashes to queues.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mapping {
     /// Queue numbers, the first `size` of them valid.
     table: [u16; MAX_MAPPING as usize],

@@ -25,8 +25,10 @@
 pub mod abi;
 pub mod copy;
 pub mod credit;
+pub mod ctrl;
 pub mod extra;
 pub mod fault;
+pub mod flow;
 pub mod hash;
 pub mod lifecycle;
 pub mod multicast;

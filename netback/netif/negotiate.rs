@@ -393,6 +393,19 @@ where
     Ok(within(KEY, headroom, 0, MAX_XDP_HEADROOM.into())? as u16)
 }
 
+/// The key with which a frontend puts its multicast filter in force. It may do so at any time.
+pub const MULTICAST_CONTROL: &str = "request-multicast-control";
+
+/// Reads whether a frontend wants its multicast filter to be in force.
+pub fn read_multicast_control<E>(
+    mut read: impl FnMut(&'static str) -> Result<Option<u32>, E>,
+) -> Result<bool, E>
+where
+    E: From<KeyError>,
+{
+    Ok(read(MULTICAST_CONTROL)?.unwrap_or(0) != 0)
+}
+
 /// Reads the control ring that a frontend asks for.
 fn read_ctrl<E>(
     mut read: impl FnMut(&'static str) -> Result<Option<u32>, E>,
@@ -444,7 +457,7 @@ where
     );
     let ip_csum = !flag("feature-no-csum-offload")?;
     let ipv6_csum = flag("feature-ipv6-csum-offload")?;
-    let multicast_control = offer.multicast_control && flag("request-multicast-control")?;
+    let multicast_control = offer.multicast_control && flag(MULTICAST_CONTROL)?;
     let xdp_headroom = if offer.xdp_headroom {
         read_xdp_headroom(&mut read)?
     } else {

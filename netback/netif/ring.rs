@@ -33,6 +33,8 @@ use loom::sync::atomic::{
 
 use super::{
     abi::{
+        CTRL_RING_SIZE,
+        CTRL_WORDS,
         RING_SIZE,
         RX_WORDS,
         TX_WORDS, //
@@ -47,6 +49,9 @@ use super::{
 pub trait Ring {
     /// A slot, read whole.
     type Slot: Copy;
+
+    /// How many slots there are, a power of two.
+    const SIZE: u32 = RING_SIZE;
 
     /// Reads the request producer index, with acquire ordering.
     fn req_prod(&self) -> u32;
@@ -75,6 +80,8 @@ pub trait Ring {
 
 impl<R: Ring> Ring for &R {
     type Slot = R::Slot;
+
+    const SIZE: u32 = R::SIZE;
 
     #[inline]
     fn req_prod(&self) -> u32 {
@@ -149,6 +156,9 @@ pub type TxPage = SharedPage<TX_WORDS>;
 /// The page of a receive ring.
 pub type RxPage = SharedPage<RX_WORDS>;
 
+/// The page of a control ring.
+pub type CtrlPage = SharedPage<CTRL_WORDS, { CTRL_RING_SIZE as usize }>;
+
 // The layout is the ABI's.
 #[cfg(not(loom))]
 const _: () = {
@@ -168,6 +178,9 @@ const _: () = {
     assert!(offset_of!(RxPage, slots) == 64);
     assert!(size_of::<TxPage>() == 64 + 256 * 12);
     assert!(size_of::<RxPage>() == 64 + 256 * 8);
+    assert!(offset_of!(CtrlPage, slots) == 64);
+    assert!(size_of::<CtrlPage>() == 64 + 128 * 16);
+    assert!(size_of::<CtrlPage>() <= PAGE_SIZE as usize);
     assert!(size_of::<TxPage>() <= PAGE_SIZE as usize);
     assert!(size_of::<RxPage>() <= PAGE_SIZE as usize);
     assert!(align_of::<TxPage>() == 4);
@@ -240,6 +253,8 @@ impl<const W: usize, const N: usize> SharedPage<W, N> {
 impl<const W: usize, const N: usize> Ring for SharedPage<W, N> {
     type Slot = [u32; W];
 
+    const SIZE: u32 = N as u32;
+
     #[inline]
     fn req_prod(&self) -> u32 {
         self.req_prod.load(Ordering::Acquire)
@@ -305,7 +320,7 @@ pub struct Indices {
 /// # Invariants
 ///
 /// On the circle of 32-bit numbers `rsp_prod`, `rsp_prod_pvt`, `req_cons`, `req_prod` come in this
-/// order, and from `rsp_prod_pvt` to `req_prod` it is at most [`RING_SIZE`]. Hence nothing that is
+/// order, and from `rsp_prod_pvt` to `req_prod` it is at most [`Ring::SIZE`]. Hence nothing that is
 /// written overwrites a request that is still to be read, and no loop over requests is longer than
 /// a ring, however fast the guest produces.
 pub struct BackRing<R: Ring> {
@@ -343,7 +358,7 @@ impl<R: Ring> BackRing<R> {
     #[inline]
     fn refresh(&mut self) -> Result<(), Fault> {
         let prod = self.ring.req_prod();
-        let room = RING_SIZE.wrapping_sub(self.req_prod.wrapping_sub(self.rsp_prod_pvt));
+        let room = R::SIZE.wrapping_sub(self.req_prod.wrapping_sub(self.rsp_prod_pvt));
         let advance = prod.wrapping_sub(self.req_prod);
         if advance > room {
             return Err(if (advance as i32) < 0 {

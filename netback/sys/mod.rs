@@ -16,3 +16,4 @@ pub(crate) mod ticks;
 pub(crate) mod trace;
 pub(crate) mod wake;
 pub(crate) mod worker;
+pub(crate) mod workqueue;

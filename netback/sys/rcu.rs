@@ -12,6 +12,12 @@ use kernel::sync::atomic::{
 };
 use kernel::sync::rcu;
 
+/// Waits for all who are in softirq, or read under RCU, now. Sleeps.
+pub(crate) fn synchronize() {
+    // SAFETY: may sleep, as this function says.
+    unsafe { bindings::synchronize_net() };
+}
+
 /// Holds a boxed value, or nothing, for readers that must not take a lock.
 ///
 /// Readers are softirq or RCU read-side sections; the writer sleeps until all
@@ -53,8 +59,7 @@ impl<T> RcuSlot<T> {
         if old.is_null() {
             return None;
         }
-        // SAFETY: may sleep, as this function says.
-        unsafe { bindings::synchronize_net() };
+        synchronize();
         // SAFETY: `old` came from `KBox::into_raw`, the exchange made it ours,
         // and no reader that saw it is left.
         Some(unsafe { KBox::from_raw(old) })

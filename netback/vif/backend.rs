@@ -20,7 +20,11 @@ use crate::netif::negotiate::{
     self,
     Offer, //
 };
-use crate::sys::cpu;
+use crate::sys::workqueue::Workqueue;
+use crate::sys::{
+    self,
+    cpu, //
+};
 use crate::vif::connection::{
     self,
     Connection,
@@ -62,9 +66,6 @@ use kernel::sync::{
 /// bridge never takes it for its own.
 const ADDRESS: [u8; 6] = [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff];
 
-/// Queues with which an interface is made.
-const MAX_QUEUES: u32 = 1;
-
 /// The key in which the hotplug script says that it is done.
 const HOTPLUG_STATUS: &CStr = c"hotplug-status";
 
@@ -75,6 +76,8 @@ const RATE: &CStr = c"rate";
 pub(crate) struct Host {
     /// The workers.
     pub(crate) groups: Groups,
+    /// Where messages of control rings are dealt with.
+    pub(crate) control: Arc<Workqueue>,
     /// The module's directory in debugfs.
     pub(crate) debugfs: Dir,
 }
@@ -109,6 +112,7 @@ pub(crate) struct Backend {
     // Field order is drop order: the watches call into the vif.
     _hotplug: Pin<KBox<Watch<HotplugWatcher>>>,
     _rate: Pin<KBox<Watch<RateWatcher>>>,
+    _multicast: Pin<KBox<Watch<MulticastWatcher>>>,
     script: Option<Value>,
     vif: Arc<Vif>,
 }
@@ -147,8 +151,19 @@ impl Vif {
                     }
                 },
                 Action::Disconnect => phase.connection = None,
-                // There is nothing on offer that a frontend could reconfigure.
-                Action::Reread => {}
+                Action::Reread => {
+                    let reread = match &phase.connection {
+                        Some(connection) => self.reread(connection),
+                        None => Ok(()),
+                    };
+                    if let Err(failure) = reread {
+                        phase.connection = None;
+                        self.refuse(&failure);
+                        phase.state = lifecycle::Backend::Closing;
+                        phase.refused = true;
+                        break;
+                    }
+                }
                 Action::Complain if !cpu::may_log() => {}
                 Action::Complain => {
                     dev_warn!(
@@ -188,19 +203,34 @@ impl Vif {
     }
 
     fn connect(&self) -> Result<Connection, Failure> {
-        let features = negotiation::read(&self.frontend, &self.offer)?;
+        let (features, queues) = negotiation::read(&self.frontend, &self.offer)?;
 
         Connection::new(
             &self.device,
             &features,
+            &queues,
             connection::Host {
                 domid: self.domid,
                 interface: self.interface.clone(),
                 groups: &self.host.groups,
+                control: &self.host.control,
                 police: self.police.clone(),
                 dir: &self.dir,
             },
         )
+    }
+
+    /// Reads what a connected frontend may have changed. Frames to the guest are
+    /// laid out accordingly when this returns.
+    fn reread(&self, connection: &Connection) -> Result<(), Failure> {
+        if self.offer.xdp_headroom {
+            let headroom = negotiation::read_xdp_headroom(&self.frontend)?;
+
+            connection.terms().set_xdp_headroom(headroom);
+            // Batches that were gathered before are over after this.
+            sys::rcu::synchronize();
+        }
+        Ok(())
     }
 
     /// Whether the hotplug script is done.
@@ -219,6 +249,28 @@ impl Watcher for HotplugWatcher {
     fn changed(&self) {
         if self.0.is_plugged() {
             self.0.walk_on(lifecycle::on_hotplug);
+        }
+    }
+}
+
+/// Waits for the frontend to put its multicast filter in force, or out of it.
+struct MulticastWatcher(Arc<Vif>);
+
+impl Watcher for MulticastWatcher {
+    fn changed(&self) {
+        let vif = &self.0;
+        let phase = vif.phase.lock();
+        let Some(connection) = &phase.connection else {
+            // It is read when the frontend connects.
+            return;
+        };
+
+        match negotiation::read_multicast_control(&vif.frontend) {
+            Ok(on) => connection.terms().set_filtering(on),
+            Err(failure) if cpu::may_log() => {
+                dev_warn!(vif.device.as_ref(), "{}; the filter stays\n", failure);
+            }
+            Err(_) => {}
         }
     }
 }
@@ -273,7 +325,7 @@ impl Driver for Backend {
             Config {
                 name: &name,
                 parent: device.as_ref(),
-                queues: MAX_QUEUES,
+                queues: offer.max_queues.get().into(),
                 max_mtu: Interface::MAX_MTU,
                 features: Interface::all_features(),
                 address: ADDRESS,
@@ -303,6 +355,13 @@ impl Driver for Backend {
         let path = |key| CString::try_from_fmt(fmt!("{}/{}", device.nodename(), key));
         let rate = Watch::new(path(RATE)?, RateWatcher(vif.clone()))
             .map_err(|e| fatal("watching rate", e))?;
+        let key = CString::try_from_fmt(fmt!(
+            "{}/{}",
+            frontend.directory,
+            negotiate::MULTICAST_CONTROL
+        ))?;
+        let multicast = Watch::new(key, MulticastWatcher(vif.clone()))
+            .map_err(|e| fatal("watching request-multicast-control", e))?;
         let hotplug = Watch::new(path(HOTPLUG_STATUS)?, HotplugWatcher(vif.clone()))
             .map_err(|e| fatal("watching hotplug-status", e))?;
 
@@ -310,6 +369,7 @@ impl Driver for Backend {
             Self {
                 _hotplug: hotplug,
                 _rate: rate,
+                _multicast: multicast,
                 script,
                 vif,
             },

@@ -12,29 +12,41 @@ use crate::netif::fault::Fault;
 use crate::netif::negotiate::{
     Features,
     KeyError,
-    Queues, //
+    QueueKeys, //
 };
+use crate::sys::workqueue::Workqueue;
+use crate::vif::control::ControlRing;
 use crate::vif::interface::{
     Interface,
     QueueSet, //
 };
+use crate::vif::link::Link;
 use crate::vif::patience::TimeOuts;
 use crate::vif::police::Police;
 use crate::vif::queue::{
     Attached,
     QueueConfig, //
 };
+use crate::vif::terms::Terms;
 use crate::xen::{
     xenbus,
     DomId, //
 };
+use kernel::alloc::AllocError;
 use kernel::debugfs::Dir;
 use kernel::fmt;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
 /// Why a frontend could not be connected.
-pub(super) enum Failure {
+pub(super) struct Failure {
+    /// The queue of several that it is about.
+    queue: Option<u16>,
+    reason: Reason,
+}
+
+/// What is wrong with a frontend.
+pub(super) enum Reason {
     /// One of its keys is missing or makes no sense.
     Key(KeyError),
     /// One of its rings cannot be used: the key that names it, and what is wrong.
@@ -46,19 +58,37 @@ pub(super) enum Failure {
 impl Failure {
     /// The errno for xenstore's error node.
     pub(super) fn error(&self) -> Error {
-        match self {
-            Self::Key(_) | Self::Ring(..) => EINVAL,
-            Self::Step(_, error) => *error,
+        match self.reason {
+            Reason::Key(_) | Reason::Ring(..) => EINVAL,
+            Reason::Step(_, error) => error,
         }
+    }
+}
+
+impl From<Reason> for Failure {
+    fn from(reason: Reason) -> Self {
+        Self {
+            queue: None,
+            reason,
+        }
+    }
+}
+
+impl From<KeyError> for Failure {
+    fn from(error: KeyError) -> Self {
+        Reason::Key(error).into()
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Key(error) => core::fmt::Display::fmt(error, f),
-            Self::Ring(key, fault) => write!(f, "{key}: {}", fault.as_str()),
-            Self::Step(doing, _) => f.write_str(doing),
+        if let Some(queue) = self.queue {
+            write!(f, "queue-{queue}: ")?;
+        }
+        match &self.reason {
+            Reason::Key(error) => core::fmt::Display::fmt(error, f),
+            Reason::Ring(key, fault) => write!(f, "{key}: {}", fault.as_str()),
+            Reason::Step(doing, _) => f.write_str(doing),
         }
     }
 }
@@ -71,6 +101,8 @@ pub(super) struct Host<'a> {
     pub(super) interface: Arc<Registration<Interface>>,
     /// The workers to choose from.
     pub(super) groups: &'a Groups,
+    /// Where messages of control rings are dealt with.
+    pub(super) control: &'a Arc<Workqueue>,
     /// The vif's rate.
     pub(super) police: Arc<Police>,
     /// The vif's directory in debugfs.
@@ -81,83 +113,121 @@ pub(super) struct Host<'a> {
 /// from their workers and releases all that they hold, the last queue first.
 pub(super) struct Connection {
     // Field order is drop order: the files show the queues.
+    control: Option<ControlRing>,
     files: KVec<QueueFile>,
     queues: KVec<Attached>,
+    link: Arc<Link>,
+    terms: Arc<Terms>,
     interface: Arc<Registration<Interface>>,
 }
 
 impl Connection {
-    /// Attaches to the frontend of `device` and opens `interface` for it.
+    /// Attaches to the frontend of `device`, whose queues' keys are `keys`, and
+    /// opens `interface` for it.
+    ///
+    /// Each queue that is attached belongs to the connection from then on, so
+    /// one that fails leaves those before it to be released by the drop.
     pub(super) fn new(
         device: &xenbus::Device,
         features: &Features,
+        keys: &[QueueKeys],
         host: Host<'_>,
     ) -> Result<Self, Failure> {
         let Host {
             domid,
             interface,
             groups,
+            control,
             police,
             dir,
         } = host;
-        let step = |doing| move |error: Error| Failure::Step(doing, error);
-        let Queues::One(keys) = features.queues else {
-            // Not on offer, so not asked for (`read_features`).
-            return Err(Failure::Step("attaching several queues", EINVAL));
-        };
+        let step = |doing| move |error: Error| Reason::Step(doing, error);
+        let allocating = |error: AllocError| Reason::Step("allocating", error.into());
+        let link = Arc::pin_init(Link::new(interface.device().into()), GFP_KERNEL)
+            .map_err(step("allocating"))?;
+        let terms = Arc::pin_init(Terms::new(*features), GFP_KERNEL).map_err(step("allocating"))?;
         let mut this = Self {
-            files: KVec::new(),
-            queues: KVec::with_capacity(1, GFP_KERNEL).map_err(|e| step("allocating")(e.into()))?,
+            control: None,
+            files: KVec::with_capacity(keys.len(), GFP_KERNEL).map_err(allocating)?,
+            queues: KVec::with_capacity(keys.len(), GFP_KERNEL).map_err(allocating)?,
+            link,
+            terms,
             interface,
         };
-        let config = QueueConfig {
-            index: 0,
-            domid,
-            keys,
-            options: features.rx_options(),
-            time_outs: TimeOuts::new(features),
-            police,
-        };
-        let group = groups.least_loaded().map_err(step("choosing a worker"))?;
-        let queue = Attached::new(device, this.interface.device().into(), group, config)?;
-        let shared = queue.share();
-        let file = debugfs::queue_file(dir, queue.share()).map_err(step("making debugfs files"))?;
-        this.queues
-            .push(queue, GFP_KERNEL)
-            .map_err(|e| step("allocating")(e.into()))?;
-        this.files
-            .push(file, GFP_KERNEL)
-            .map_err(|e| step("allocating")(e.into()))?;
-        let set = QueueSet::new(shared).map_err(step("allocating"))?;
+        for (index, keys) in (0..).zip(keys) {
+            let config = QueueConfig {
+                index,
+                domid,
+                keys: *keys,
+                terms: this.terms.clone(),
+                time_outs: TimeOuts::new(features),
+                police: police.clone(),
+                link: this.link.clone(),
+            };
 
+            this.attach(device, groups, dir, config)
+                .map_err(|reason| Failure {
+                    queue: (features.queues.count() > 1).then_some(index),
+                    reason,
+                })?;
+        }
+        if let (Some(keys), Some(first)) = (features.ctrl, this.queues.first()) {
+            let queues = (first.share(), features.queues.count());
+
+            this.control = Some(ControlRing::new(device, keys, queues, control.clone())?);
+        }
+        let set =
+            QueueSet::new(this.queues.iter().map(Attached::share)).map_err(step("allocating"))?;
+
+        this.interface
+            .set_queues(features.queues.count())
+            .map_err(step("opening the interface's queues"))?;
         this.interface.driver().negotiated(features);
         this.interface.renegotiate(Interface::max_mtu_for(features));
         this.interface.driver().connect(set);
-        this.interface.device().carrier_on();
-        if !this.queues.iter().all(|queue| queue.share().is_enabled()) {
-            // The guest was at fault before the carrier was on.
-            this.interface.device().carrier_off();
-        }
+        this.link.open();
         this.interface.device().enable_transmit();
         Ok(this)
+    }
+
+    /// What the frontend may change while it is connected.
+    pub(super) fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// Attaches one more queue, and shows it in debugfs.
+    fn attach(
+        &mut self,
+        device: &xenbus::Device,
+        groups: &Groups,
+        dir: &Dir,
+        config: QueueConfig,
+    ) -> Result<(), Reason> {
+        let step = |doing| move |error: Error| Reason::Step(doing, error);
+        let allocating = |error: AllocError| Reason::Step("allocating", error.into());
+        let group = groups.least_loaded().map_err(step("choosing a worker"))?;
+        let queue = Attached::new(device, self.interface.device().into(), group, config)?;
+        let shared = queue.share();
+
+        self.queues.push(queue, GFP_KERNEL).map_err(allocating)?;
+        let file = debugfs::queue_file(dir, shared).map_err(step("making debugfs files"))?;
+        self.files.push(file, GFP_KERNEL).map_err(allocating)
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        let device = self.interface.device();
-
-        device.carrier_off();
-        device.disable_transmit();
+        self.link.close();
+        self.control = None;
+        self.interface.device().disable_transmit();
         self.files.clear();
         // Waits for those who still transmit, count or open.
         drop(self.interface.driver().disconnect());
+        self.terms.close();
         while let Some(queue) = self.queues.pop() {
             let counted = queue.share();
             drop(queue);
             self.interface.driver().retire(&counted);
         }
-        // A worker may have seen its guest recover while it was leaving.
-        self.interface.device().carrier_off();
     }
 }

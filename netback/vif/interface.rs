@@ -12,7 +12,6 @@ use crate::net::skb::SkBuff;
 use crate::netif::fault::DropReason;
 use crate::netif::negotiate;
 use crate::netif::rx::GsoMode;
-use crate::sys::counter::Counter;
 use crate::sys::rcu::RcuSlot;
 use crate::sys::schedule::Entry;
 use crate::vif::queue::{
@@ -37,11 +36,15 @@ const MTU_ONE_PIECE: u32 = 1500;
 pub(super) struct QueueSet(KVec<Arc<Entry<Queue>>>);
 
 impl QueueSet {
-    /// The set of one queue.
-    pub(super) fn new(queue: Arc<Entry<Queue>>) -> Result<KBox<Self>> {
-        let mut queues = KVec::with_capacity(1, GFP_KERNEL)?;
-        queues.push(queue, GFP_KERNEL)?;
-        Ok(KBox::new(Self(queues), GFP_KERNEL)?)
+    /// The set of `queues`, in the order of their numbers.
+    pub(super) fn new(
+        queues: impl ExactSizeIterator<Item = Arc<Entry<Queue>>>,
+    ) -> Result<KBox<Self>> {
+        let mut set = KVec::with_capacity(queues.len(), GFP_KERNEL)?;
+        for queue in queues {
+            set.push(queue, GFP_KERNEL)?;
+        }
+        Ok(KBox::new(Self(set), GFP_KERNEL)?)
     }
 }
 
@@ -55,8 +58,9 @@ pub(super) struct Interface {
     max_mtu: Atomic<u32>,
     /// What queues of former connections have counted.
     retired: QueueStats,
-    /// Frames that came while no frontend was connected.
-    unconnected: Counter,
+    /// Frames that came while no frontend was connected. Transmit queues may
+    /// count at the same time.
+    unconnected: Atomic<u64>,
 }
 
 impl Interface {
@@ -78,7 +82,7 @@ impl Interface {
             features: Atomic::new(features.bits()),
             max_mtu: Atomic::new(Self::MAX_MTU),
             retired: QueueStats::new(),
-            unconnected: Counter::new(),
+            unconnected: Atomic::new(0),
         }
     }
 
@@ -152,17 +156,27 @@ impl Operations for Interface {
         // Workers ask whether the device is running.
     }
 
+    fn select_queue(&self, _device: &NetDevice, skb: &SkBuff) -> Option<u16> {
+        let guard = rcu::read_lock();
+        let set = self.queues.read(&guard)?;
+
+        set.0.first()?.terms.queue(skb, set.0.len() as u16)
+    }
+
     #[inline]
     fn start_xmit(&self, _device: &NetDevice, queue: u16, skb: SkBuff) {
         let guard = rcu::read_lock();
 
-        let queue = match self.queues.read(&guard) {
-            Some(set) => set.0.get(usize::from(queue)).or_else(|| set.0.first()),
-            None => None,
-        };
+        // A queue that the frontend does not have was chosen before it connected.
+        let queue = self
+            .queues
+            .read(&guard)
+            .and_then(|set| set.0.get(usize::from(queue)));
         match queue {
             Some(queue) => Queue::transmit(queue.as_arc_borrow(), skb),
-            None => self.unconnected.add(1),
+            None => {
+                self.unconnected.fetch_add(1, Relaxed);
+            }
         }
     }
 
@@ -178,7 +192,7 @@ impl Operations for Interface {
         let mut totals = Totals::default();
 
         self.for_all_stats(|stats| stats.add_to(&mut totals));
-        totals.tx_dropped += self.unconnected.get();
+        totals.tx_dropped += self.unconnected.load(Relaxed);
         totals
     }
 
@@ -214,7 +228,25 @@ impl Operations for Interface {
             prefix == "drop_" && name == DropReason::NotConnected.name()
         });
         if let Some(total) = place.and_then(|place| values.get_mut(place)) {
-            *total += self.unconnected.get();
+            *total += self.unconnected.load(Relaxed);
+        }
+    }
+
+    fn queue_counter_names() -> impl Iterator<Item = &'static str> {
+        ["rx_packets", "rx_bytes", "tx_packets", "tx_bytes"].into_iter()
+    }
+
+    fn queue_counters(&self, queue: usize, values: &mut [u64]) {
+        let totals = self.queue_totals(queue);
+        let ours = [
+            totals.rx_packets,
+            totals.rx_bytes,
+            totals.tx_packets,
+            totals.tx_bytes,
+        ];
+
+        for (value, ours) in values.iter_mut().zip(ours) {
+            *value = ours;
         }
     }
 }

@@ -6,10 +6,13 @@
 pub(crate) mod backend;
 mod channels;
 mod connection;
+mod control;
 mod interface;
+mod link;
 mod negotiation;
 mod patience;
 mod police;
 pub(crate) mod queue;
 mod snapshot;
 pub(crate) mod stats;
+mod terms;

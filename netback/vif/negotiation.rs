@@ -6,11 +6,15 @@
 use crate::netif::negotiate::{
     self,
     Features,
-    KeyError,
-    Offer, //
+    Offer,
+    QueueKeys,
+    Queues, //
 };
 use crate::sys::params;
-use crate::vif::connection::Failure;
+use crate::vif::connection::{
+    Failure,
+    Reason, //
+};
 use crate::xen::store::{
     self,
     Transaction, //
@@ -22,8 +26,11 @@ use kernel::str::CString;
 /// What this driver offers to a frontend.
 pub(super) fn offer() -> Offer {
     Offer {
+        max_queues: params::max_queues(),
         split_event_channels: params::separate_tx_rx_irq(),
-        ..Offer::default()
+        multicast_control: true,
+        ctrl_ring: true,
+        xdp_headroom: params::provides_xdp_headroom(),
     }
 }
 
@@ -39,21 +46,63 @@ pub(super) fn advertise(device: &xenbus::Device, offer: &Offer) -> Result {
     })
 }
 
-/// Reads what the frontend whose directory is `frontend` asks for.
-pub(super) fn read(frontend: &CStr, offer: &Offer) -> Result<Features, Failure> {
-    negotiate::read_features(offer, |key| {
-        let step = |error| Failure::Step("reading the frontend's keys", error);
-        let name = CString::try_from_fmt(fmt!("{}", key)).map_err(step)?;
-
-        match store::NIL.read(frontend, &name).map_err(step)? {
-            Some(value) => Ok(Some(negotiate::parse_key(key, value.as_bytes())?)),
-            None => Ok(None),
-        }
-    })
+/// Reads what the frontend whose directory is `frontend` asks for, and the keys
+/// of its queues.
+pub(super) fn read(frontend: &CStr, offer: &Offer) -> Result<(Features, KVec<QueueKeys>), Failure> {
+    let features = negotiate::read_features(offer, |key| read_key(frontend, None, key))?;
+    let queues = read_queues(frontend, features.queues)?;
+    Ok((features, queues))
 }
 
-impl From<KeyError> for Failure {
-    fn from(error: KeyError) -> Self {
-        Self::Key(error)
+/// Reads the XDP headroom that a frontend asks for.
+pub(super) fn read_xdp_headroom(frontend: &CStr) -> Result<u16, Failure> {
+    negotiate::read_xdp_headroom(|key| read_key(frontend, None, key))
+}
+
+/// Reads whether a frontend wants its multicast filter to be in force.
+pub(super) fn read_multicast_control(frontend: &CStr) -> Result<bool, Failure> {
+    negotiate::read_multicast_control(|key| read_key(frontend, None, key))
+}
+
+/// Reads the keys of a frontend's queues.
+fn read_queues(frontend: &CStr, queues: Queues) -> Result<KVec<QueueKeys>, Failure> {
+    let mut all = KVec::with_capacity(queues.count().into(), GFP_KERNEL)
+        .map_err(|error| reading(error.into()))?;
+
+    for number in 0..queues.count() {
+        let keys = match queues {
+            Queues::One(keys) => keys,
+            Queues::Several(_) => {
+                let directory = CString::try_from_fmt(fmt!("{}/queue-{}", frontend, number))
+                    .map_err(reading)?;
+                negotiate::read_queue(Some(number), |key| read_key(&directory, Some(number), key))?
+            }
+        };
+
+        negotiate::check_rings(&all, &keys)?;
+        all.push(keys, GFP_KERNEL)
+            .map_err(|error| reading(error.into()))?;
     }
+    Ok(all)
+}
+
+/// Reads a number that the frontend wrote, for one of several queues or all.
+fn read_key(
+    directory: &CStr,
+    queue: Option<u16>,
+    key: &'static str,
+) -> Result<Option<u32>, Failure> {
+    let name = CString::try_from_fmt(fmt!("{}", key)).map_err(reading)?;
+
+    match store::NIL.read(directory, &name).map_err(reading)? {
+        Some(value) => match negotiate::parse_key(key, value.as_bytes()) {
+            Ok(number) => Ok(Some(number)),
+            Err(error) => Err(error.in_queue(queue).into()),
+        },
+        None => Ok(None),
+    }
+}
+
+fn reading(error: Error) -> Failure {
+    Reason::Step("reading the frontend's keys", error).into()
 }

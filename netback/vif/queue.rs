@@ -24,10 +24,7 @@ use crate::netif::fault::{
     Fault, //
 };
 use crate::netif::negotiate::QueueKeys;
-use crate::netif::rx::{
-    RxOptions,
-    RxRing, //
-};
+use crate::netif::rx::RxRing;
 use crate::netif::tx::TxRing;
 use crate::sys::alarm::Alarm;
 use crate::sys::counter::Counter;
@@ -41,7 +38,8 @@ use crate::vif::channels::{
     Channels,
     Waker, //
 };
-use crate::vif::connection::Failure;
+use crate::vif::connection::Reason;
+use crate::vif::link::Link;
 use crate::vif::patience::{
     Patience,
     TimeOuts, //
@@ -49,16 +47,17 @@ use crate::vif::patience::{
 use crate::vif::police::Police;
 use crate::vif::snapshot::Snapshot;
 use crate::vif::stats::QueueStats;
+use crate::vif::terms::Terms;
 use crate::xen::ring::MappedRing;
 use crate::xen::{
     xenbus,
     DomId, //
 };
+use kernel::fmt;
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
 use kernel::sync::atomic::{
     Atomic,
-    Full,
     Relaxed, //
 };
 use kernel::sync::{
@@ -163,12 +162,14 @@ pub(crate) struct Queue {
     pub(crate) index: u16,
     /// The guest.
     pub(crate) domid: DomId,
-    /// What the guest can take.
-    pub(crate) options: RxOptions,
+    /// What the guest asked for, and may change.
+    pub(crate) terms: Arc<Terms>,
     /// How long frames wait for the guest.
     pub(crate) time_outs: TimeOuts,
     /// The rate of the vif.
     pub(crate) police: Arc<Police>,
+    /// The link of the vif.
+    link: Arc<Link>,
     // Field order is drop order: the module stays until the interface is not
     // referred to any more, and its groups until then.
     /// The group whose worker serves it.
@@ -189,8 +190,6 @@ pub(crate) struct Queue {
     queued: Counter,
     /// Bytes that left it, one way or another, written by the worker.
     served: Counter,
-    /// The guest has committed a fault: nothing of it is touched any more.
-    disabled: Atomic<bool>,
     /// How far the queue is asked to go ([`LEAVE`], [`SETTLE`]), and how far the
     /// worker has let it.
     departure: Atomic<u32>,
@@ -213,11 +212,16 @@ impl Queue {
     pub(crate) fn transmit(this: ArcBorrow<'_, Entry<Self>>, mut skb: SkBuff) {
         let len = skb.len();
 
-        if this.disabled.load(Relaxed) {
+        if !this.is_enabled() {
             this.stats.xmit_dropped(DropReason::NotConnected);
             return;
         }
+        if !skb.destination().is_none_or(|to| this.terms.passes(&to)) {
+            this.stats.xmit_dropped(DropReason::MulticastFiltered);
+            return;
+        }
         skb.stamp_transmit();
+        skb.note_hash(this.terms.hash(&skb));
         skb.set_deadline(Tick::now().after(this.time_outs.drain));
         let queue = &this.outlet;
         queue.sent(len);
@@ -255,7 +259,7 @@ impl Queue {
     /// Whether the guest is served. Not after a fault.
     #[inline]
     pub(crate) fn is_enabled(&self) -> bool {
-        !self.disabled.load(Relaxed)
+        self.link.is_enabled()
     }
 
     /// Whether the queue is on its way out.
@@ -304,19 +308,29 @@ impl Queue {
     }
 
     /// Disables the guest's interface: its rings are not touched again until it
-    /// reconnects. Called by the worker.
+    /// reconnects. Called by the worker, for a fault on one of the queue's rings.
     pub(crate) fn disable(&self, fault: Fault) {
-        if self.disabled.xchg(true, Full) {
+        self.disable_for(fmt!("queue {}", self.index), fault);
+    }
+
+    /// The same for a fault on the control ring. Process context.
+    pub(super) fn disable_for_control(&self, fault: Fault) {
+        let _held_off = cpu::BottomHalvesOff::new();
+
+        self.disable_for(fmt!("control ring"), fault);
+    }
+
+    fn disable_for(&self, what: fmt::Arguments<'_>, fault: Fault) {
+        self.stats.faulted(fault);
+        if !self.link.disable() {
             return;
         }
-        self.stats.faulted(fault);
-        self.device.carrier_off();
         trace::fault(&self.device.name(), self.index, self.domid, fault.name());
         if cpu::may_log() {
             pr_err!(
-                "{}: queue {}: guest {} is at fault: {}; interface disabled until it reconnects\n",
+                "{}: {}: guest {} is at fault: {}; interface disabled until it reconnects\n",
                 self.device.name(),
-                self.index,
+                what,
                 self.domid,
                 fault.as_str()
             );
@@ -338,7 +352,7 @@ impl Queue {
     /// now on does not even get here. Called by the worker.
     pub(crate) fn stall(&self) {
         self.stats.stalls.add(1);
-        self.device.carrier_off();
+        self.link.stalled();
         trace::stall(&self.device.name(), self.index, true);
         if cpu::may_log() {
             pr_notice!(
@@ -352,7 +366,7 @@ impl Queue {
 
     /// The guest takes frames again. Called by the worker.
     pub(crate) fn recover(&self) {
-        self.device.carrier_on();
+        self.link.recovered();
         trace::stall(&self.device.name(), self.index, false);
     }
 }
@@ -365,12 +379,14 @@ pub(super) struct QueueConfig {
     pub(super) domid: DomId,
     /// Where its rings and event channels are.
     pub(super) keys: QueueKeys,
-    /// What the guest can take.
-    pub(super) options: RxOptions,
+    /// What the guest asked for, and may change.
+    pub(super) terms: Arc<Terms>,
     /// How long frames wait for the guest.
     pub(super) time_outs: TimeOuts,
     /// The rate of the vif.
     pub(super) police: Arc<Police>,
+    /// The link of the vif.
+    pub(super) link: Arc<Link>,
 }
 
 /// A queue that is attached to its rings and served by a worker. Dropping it
@@ -390,20 +406,24 @@ impl Attached {
         interface: ARef<NetDevice>,
         group: Arc<Group>,
         config: QueueConfig,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, Reason> {
         let QueueConfig {
             index,
             domid,
             keys,
-            options,
+            terms,
             time_outs,
             police,
+            link,
         } = config;
-        let step = |doing| move |error| Failure::Step(doing, error);
+        let step = |doing| move |error| Reason::Step(doing, error);
         let tx = MappedRing::map(device, keys.tx_ring_ref).map_err(step("mapping tx-ring-ref"))?;
-        let tx = TxRing::attach(tx).map_err(|fault| Failure::Ring("tx-ring-ref", fault))?;
+        let tx = TxRing::attach(tx).map_err(|fault| Reason::Ring("tx-ring-ref", fault))?;
         let rx = MappedRing::map(device, keys.rx_ring_ref).map_err(step("mapping rx-ring-ref"))?;
-        let rx = RxRing::attach(rx).map_err(|fault| Failure::Ring("rx-ring-ref", fault))?;
+        let rx = RxRing::attach(rx).map_err(|fault| Reason::Ring("rx-ring-ref", fault))?;
+        if tx.consumed() != 0 {
+            terms.took_over();
+        }
         let owner = group.id();
         let outlet = TransmitQueue::new(interface.clone(), index)
             .map_err(step("finding the transmit queue"))?;
@@ -411,9 +431,10 @@ impl Attached {
             Entry::new(try_pin_init!(Queue {
                 index,
                 domid,
-                options,
+                terms,
                 time_outs,
                 police,
+                link,
                 group,
                 device: interface,
                 outlet,
@@ -423,7 +444,6 @@ impl Attached {
                 snapshot: Snapshot::new(),
                 queued: Counter::new(),
                 served: Counter::new(),
-                disabled: Atomic::new(false),
                 departure: Atomic::new(0),
                 departed: Atomic::new(0),
                 joining: Mailbox::new(),
@@ -452,7 +472,7 @@ impl Attached {
             },
             GFP_KERNEL,
         )
-        .map_err(|error| Failure::Step("allocating a queue", error.into()))?;
+        .map_err(|error| Reason::Step("allocating a queue", error.into()))?;
 
         entry.group.enrol();
         entry.joining.put(work);

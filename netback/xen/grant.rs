@@ -7,6 +7,8 @@
 
 use super::DomId;
 use crate::bindings;
+use crate::netif::abi::PAGE_SIZE;
+use kernel::page::Page;
 use kernel::prelude::*;
 
 /// Pieces in one hypercall at most. A batch that needs more is copied in parts.
@@ -153,6 +155,49 @@ impl<Tag: Copy> Pieces<Tag> {
     pub(crate) fn clear(&mut self) {
         self.ops.clear();
         self.tags.clear();
+    }
+}
+
+/// A page of ours through which a little of a guest's is read.
+pub(crate) struct Bounce(Page);
+
+impl Bounce {
+    /// Allocates the page.
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self(Page::alloc_page(GFP_KERNEL)?))
+    }
+
+    /// Fills `to`, at most a page, with what a guest granted. False if that
+    /// cannot be had.
+    pub(crate) fn fetch(&mut self, from: Granted, to: &mut [u8]) -> bool {
+        let Some(len) = u16::try_from(to.len())
+            .ok()
+            .filter(|&len| u32::from(from.offset) + u32::from(len) <= PAGE_SIZE)
+        else {
+            return false;
+        };
+        let mut op = bindings::gnttab_copy {
+            len,
+            status: bindings::GNTST_general_error as i16,
+            ..pin_init::zeroed()
+        };
+        // SAFETY: the page is ours.
+        let gfn = unsafe { bindings::netback_page_to_gfn(self.0.as_ptr().cast()) };
+
+        op.flags = bindings::GNTCOPY_source_gref as u16;
+        fill(&mut op.source, LocalEnd::Foreign(from));
+        let page = LocalEnd::Frame {
+            gfn: gfn as u64,
+            offset: 0,
+        };
+        fill(&mut op.dest, page);
+        hypercall(core::slice::from_mut(&mut op));
+        if op.status != bindings::GNTST_okay as i16 && !retried(&mut op) {
+            return false;
+        }
+        // SAFETY: `to` has room for `len` bytes; the page is at least as large,
+        // and nobody writes to it.
+        unsafe { self.0.read_raw(to.as_mut_ptr(), 0, to.len()) }.is_ok()
     }
 }
 

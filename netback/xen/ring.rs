@@ -6,6 +6,7 @@
 
 use super::xenbus;
 use crate::bindings;
+use crate::netif::abi::RING_SIZE;
 use crate::netif::ring::{
     Ring,
     SharedPage, //
@@ -19,20 +20,20 @@ use kernel::error::to_result;
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
 
-/// A guest's ring page of 256 slots of `WORDS` words each, mapped for reading
+/// A guest's ring page of `SLOTS` slots of `WORDS` words each, mapped for reading
 /// and writing until it is dropped.
-pub(crate) struct MappedRing<const WORDS: usize> {
-    page: NonNull<SharedPage<WORDS>>,
+pub(crate) struct MappedRing<const WORDS: usize, const SLOTS: usize = { RING_SIZE as usize }> {
+    page: NonNull<SharedPage<WORDS, SLOTS>>,
     device: ARef<xenbus::Device>,
 }
 
 // SAFETY: the mapping is global kernel memory, and `SharedPage` consists of
 // atomics: it may be used from any thread.
-unsafe impl<const WORDS: usize> Send for MappedRing<WORDS> {}
+unsafe impl<const WORDS: usize, const SLOTS: usize> Send for MappedRing<WORDS, SLOTS> {}
 // SAFETY: as above.
-unsafe impl<const WORDS: usize> Sync for MappedRing<WORDS> {}
+unsafe impl<const WORDS: usize, const SLOTS: usize> Sync for MappedRing<WORDS, SLOTS> {}
 
-impl<const WORDS: usize> MappedRing<WORDS> {
+impl<const WORDS: usize, const SLOTS: usize> MappedRing<WORDS, SLOTS> {
     /// Maps the page that the other end of `device` granted as `grant`.
     pub(crate) fn map(device: &xenbus::Device, grant: u32) -> Result<Self> {
         let mut grant = grant;
@@ -50,11 +51,11 @@ impl<const WORDS: usize> MappedRing<WORDS> {
     }
 }
 
-impl<const WORDS: usize> Deref for MappedRing<WORDS> {
-    type Target = SharedPage<WORDS>;
+impl<const WORDS: usize, const SLOTS: usize> Deref for MappedRing<WORDS, SLOTS> {
+    type Target = SharedPage<WORDS, SLOTS>;
 
     #[inline]
-    fn deref(&self) -> &SharedPage<WORDS> {
+    fn deref(&self) -> &SharedPage<WORDS, SLOTS> {
         // SAFETY: the page stays mapped until `self` is dropped. It is page
         // aligned and `SharedPage` is no larger than a page (asserted where it
         // is defined). The guest writes to it at any time, which is why the
@@ -64,8 +65,10 @@ impl<const WORDS: usize> Deref for MappedRing<WORDS> {
 }
 
 /// The mapped page is a ring like any other.
-impl<const WORDS: usize> Ring for MappedRing<WORDS> {
+impl<const WORDS: usize, const SLOTS: usize> Ring for MappedRing<WORDS, SLOTS> {
     type Slot = [u32; WORDS];
+
+    const SIZE: u32 = SLOTS as u32;
 
     #[inline]
     fn req_prod(&self) -> u32 {
@@ -108,7 +111,7 @@ impl<const WORDS: usize> Ring for MappedRing<WORDS> {
     }
 }
 
-impl<const WORDS: usize> Drop for MappedRing<WORDS> {
+impl<const WORDS: usize, const SLOTS: usize> Drop for MappedRing<WORDS, SLOTS> {
     fn drop(&mut self) {
         // SAFETY: `page` was mapped for `device` in `map` and no reference to
         // it is left. Fails only for an address that is not mapped.

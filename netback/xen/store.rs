@@ -146,6 +146,7 @@ impl<W: Watcher> Watch<W> {
         // SAFETY: the watch is not registered yet, so it is ours alone.
         let raw = unsafe { &mut *watch.watch.get() };
         raw.node = watch.path.as_char_ptr();
+        raw.will_handle = Some(Self::will_handle);
         raw.callback = Some(Self::callback);
         let registered = to_result(
             // SAFETY: `raw` is pinned, and `Drop` unregisters it. Its node
@@ -160,6 +161,19 @@ impl<W: Watcher> Watch<W> {
                 Err(e)
             }
         }
+    }
+
+    /// An event is taken if none waits already: whoever writes to a watched key
+    /// without end, as a guest may do to its own, does not fill our memory
+    /// (XSA-349). What is there is read anew with each callback, so nothing gets
+    /// lost.
+    extern "C" fn will_handle(
+        watch: *mut bindings::xenbus_watch,
+        _path: *const c_char,
+        _token: *const c_char,
+    ) -> bool {
+        // SAFETY: a registered watch, under the lock that guards its count.
+        unsafe { (*watch).nr_pending == 0 }
     }
 
     extern "C" fn callback(

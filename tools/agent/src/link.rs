@@ -9,10 +9,10 @@ use std::thread::{sleep, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context, Result};
+use netback_xen::Xenstore;
 
 use crate::port;
 use crate::ring::{self, Rings};
-use crate::xenstore::Xenstore;
 
 struct Link {
     stop: Arc<AtomicBool>,
@@ -67,7 +67,6 @@ fn carry(
             return false;
         }
         let Some(store) = store else { return true };
-        while store.stored_event().is_some() {}
         drain_events(store);
         store.read(&node).is_ok_and(|now| now == offer)
     })?;
@@ -76,19 +75,7 @@ fn carry(
 
 /// Takes the events that have arrived, so that the connection falls silent again.
 fn drain_events(store: &mut Xenstore) {
-    use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
-    use std::os::fd::AsFd;
-
-    loop {
-        let ready = {
-            let mut fds = [PollFd::new(store.as_fd(), PollFlags::POLLIN)];
-            matches!(poll(&mut fds, PollTimeout::ZERO), Ok(n) if n > 0)
-        };
-        if !ready || store.next_event().is_err() {
-            return;
-        }
-        while store.stored_event().is_some() {}
-    }
+    while let Ok(Some(_)) = store.event_within(Duration::ZERO) {}
 }
 
 impl Links {

@@ -14,8 +14,7 @@ mod net;
 mod port;
 mod ring;
 mod serve;
-mod xen;
-mod xenstore;
+mod xdp;
 
 use std::process::ExitCode;
 
@@ -35,6 +34,10 @@ fn run() -> Result<()> {
         }
         Some("compute") => compute(),
         Some("bench") => bench::run(std::env::args().skip(2)),
+        Some("xdp") => {
+            let interface = std::env::args().nth(2).context("name the interface")?;
+            xdp::run(&interface)
+        }
         // For the tests of the lab, on the host.
         Some("socket") => {
             let path = std::env::args().nth(2).context("name the socket")?;

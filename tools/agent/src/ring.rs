@@ -16,10 +16,8 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{fence, AtomicU32, Ordering};
 
 use anyhow::{bail, ensure, Context, Result};
+use netback_xen::{Access, EventChannel, SharedPages, Xenstore, PAGE};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
-
-use crate::xen::{EventChannel, SharedPages, PAGE};
-use crate::xenstore::Xenstore;
 
 const RING_PAGES: usize = 16;
 const RING: usize = RING_PAGES * PAGE;
@@ -205,7 +203,8 @@ where
 
 /// In a guest: offers the rings to dom0 and returns a stream over them.
 pub fn publish() -> Result<UnixStream> {
-    let (pages, references) = SharedPages::grant(0, PAGES).context("cannot grant pages")?;
+    let (pages, references) =
+        SharedPages::grant(0, PAGES, Access::Write).context("cannot grant pages")?;
     let channel = EventChannel::offer(0).context("cannot offer an event channel")?;
     let mut offer = channel.port().to_string();
     for reference in references {

@@ -12,8 +12,17 @@ mount -t tmpfs tmpfs /tmp
 mount -t debugfs debugfs /sys/kernel/debug
 echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad
 ip link set lo up
+# Some vifs may be left to a frontend in user space.
+user=$(sed -n 's/.*lab\.user=\([0-9,]*\).*/\1/p' /proc/cmdline)
+[ -z "$user" ] || echo 0 > /sys/bus/xen/drivers_autoprobe
 for module in xen-evtchn xen-gntalloc xen-netfront; do
 	modprobe "$module" || echo "lab: cannot load $module"
+done
+[ -z "$user" ] || for device in /sys/bus/xen/devices/vif-*; do
+	case ,$user, in
+	*,"${device##*-}",*) ;;
+	*) echo "${device##*/}" > /sys/bus/xen/drivers/vif/bind ;;
+	esac
 done
 lab-net
 echo "lab: starting the agent"

@@ -13,7 +13,16 @@ use crate::process::{run_logged, tail};
 use crate::setup::{Sdk, KERNEL_CC, SOURCE_IN_ROOT, TREE_IN_ROOT};
 use crate::ui;
 
-const AGENT_TARGET: &str = "x86_64-unknown-linux-gnu";
+/// Static programs for the emulated machines.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// The lab's hand in dom0 and in every guest.
+    pub agent: PathBuf,
+    /// The frontend in user space, for guests.
+    pub frontend: PathBuf,
+}
+
+const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// A checkout.
 #[derive(Clone, Debug)]
@@ -48,12 +57,23 @@ impl Checkout {
         Ok(dir)
     }
 
-    /// Builds the agent and returns its path.
-    pub fn agent(&self) -> Result<PathBuf> {
-        let arguments = ["-p", "netback-agent", "--target", AGENT_TARGET];
+    /// Builds the programs for the emulated machines and returns their paths.
+    pub fn programs(&self) -> Result<Programs> {
+        let arguments = [
+            "-p",
+            "netback-agent",
+            "-p",
+            "netback-frontend",
+            "--target",
+            STATIC_TARGET,
+        ];
         // The guests have no libraries.
-        let target = self.cargo(&arguments, "-C target-feature=+crt-static", "agent")?;
-        Ok(target.join(AGENT_TARGET).join("release/netback-agent"))
+        let target = self.cargo(&arguments, "-C target-feature=+crt-static", "programs")?;
+        let built = target.join(STATIC_TARGET).join("release");
+        Ok(Programs {
+            agent: built.join("netback-agent"),
+            frontend: built.join("netback-frontend"),
+        })
     }
 
     /// Builds the emulator's plugin that counts what is executed, and returns its path.

@@ -40,7 +40,7 @@ pub struct GuestBuilder {
     lab: Arc<Inner>,
     kind: Kind,
     vcpus: u32,
-    vifs: u32,
+    vifs: Vec<u32>,
     memory_mib: u32,
     kernel: GuestKernel,
     cmdline: String,
@@ -54,7 +54,7 @@ impl GuestBuilder {
             lab,
             kind: Kind::Pv,
             vcpus: 1,
-            vifs: 1,
+            vifs: vec![0],
             memory_mib: 320,
             kernel: GuestKernel::Dom0s,
             cmdline: String::new(),
@@ -87,7 +87,23 @@ impl GuestBuilder {
 
     /// Virtual interfaces, the Nth of which is on the bridge brN.
     pub fn vifs(mut self, vifs: u32) -> Self {
-        self.vifs = vifs;
+        self.vifs = (0..vifs).collect();
+        self
+    }
+
+    /// Virtual interfaces with these handles; number H is on the bridge br(H modulo 4).
+    pub fn handles(mut self, handles: &[u32]) -> Self {
+        self.vifs = handles.to_vec();
+        self
+    }
+
+    /// Leaves these vifs, which it has besides the others, to a frontend in user space: the
+    /// kernel's does not touch them, nor any that is plugged in later.
+    pub fn user_vifs(mut self, handles: &[u32]) -> Self {
+        self.vifs.extend(handles);
+        let list: Vec<String> = handles.iter().map(u32::to_string).collect();
+        self.cmdline
+            .push_str(&format!(" lab.user={}", list.join(",")));
         self
     }
 
@@ -105,7 +121,7 @@ impl GuestBuilder {
 
     /// More for the kernel's command line.
     pub fn cmdline(mut self, more: &str) -> Self {
-        more.clone_into(&mut self.cmdline);
+        self.cmdline.push_str(&format!(" {more}"));
         self
     }
 
@@ -139,7 +155,7 @@ impl GuestBuilder {
             slot,
             state: Mutex::new(State {
                 domid: None,
-                vifs: (0..self.vifs).collect(),
+                vifs: self.vifs.iter().copied().collect(),
             }),
             machine: None,
         };
@@ -209,8 +225,10 @@ impl Guest {
     }
 
     fn config(&self, builder: &GuestBuilder, kernel: &str, image: &str) -> String {
-        let vifs: Vec<String> = (0..builder.vifs)
-            .map(|h| format!("'{}'", self.vif(h)))
+        let vifs: Vec<String> = builder
+            .vifs
+            .iter()
+            .map(|&h| format!("'{}'", self.vif(h)))
             .collect();
         let tsc = if self.kind == Kind::Pvh || builder.native_tsc {
             "tsc_mode=\"native\"\n"
@@ -413,11 +431,17 @@ impl Guest {
 
     /// Plugs in the vif `handle` and waits until the guest has its address.
     pub fn attach_vif(&self, handle: u32) -> Result<()> {
+        self.attach_user_vif(handle)?;
+        self.await_vif(handle)
+    }
+
+    /// Plugs in the vif `handle` for a frontend in user space.
+    pub fn attach_user_vif(&self, handle: u32) -> Result<()> {
         // Here xl wants words where its configuration files want commas.
         let vif = self.vif(handle).replace(',', " ");
         self.xl(&format!("network-attach {} {vif}", self.domid()?))?;
         self.state().vifs.insert(handle);
-        self.await_vif(handle)
+        Ok(())
     }
 
     /// Waits until the guest has the vif `handle` and its address.

@@ -14,7 +14,7 @@ use nix::fcntl::Flock;
 
 use crate::cache;
 use crate::channel::Channel;
-use crate::checkout::Checkout;
+use crate::checkout::{Checkout, Programs};
 use crate::guest::GuestBuilder;
 use crate::image::{self, Role};
 use crate::machine::Machine;
@@ -191,22 +191,22 @@ impl LabBuilder {
     /// Boots.
     pub fn boot(&self) -> Result<Lab> {
         let checkout = Checkout::find()?;
-        let (sdk, agent) = std::thread::scope(|scope| {
-            let agent = scope.spawn(|| checkout.agent());
+        let (sdk, programs) = std::thread::scope(|scope| {
+            let programs = scope.spawn(|| checkout.programs());
             let sdk = setup::ensure()?;
-            let agent = agent
+            let programs = programs
                 .join()
                 .map_err(|_| anyhow::anyhow!("building the agent panicked"))??;
-            Ok::<_, anyhow::Error>((sdk, agent))
+            Ok::<_, anyhow::Error>((sdk, programs))
         })?;
         let module = match self.driver {
             Driver::Netback => Some(checkout.module(&sdk)?),
             _ => None,
         };
-        let initramfs = image::ensure(&sdk, Role::Dom0, &sdk.kernel(), &agent)?;
+        let initramfs = image::ensure(&sdk, Role::Dom0, &sdk.kernel(), &programs)?;
         // While the emulator boots it would take longer.
-        image::ensure(&sdk, Role::Guest, &sdk.kernel(), &agent)?;
-        let lab = self.start(&checkout, sdk, initramfs, agent)?;
+        image::ensure(&sdk, Role::Guest, &sdk.kernel(), &programs)?;
+        let lab = self.start(&checkout, sdk, initramfs, programs)?;
         if let Err(e) = lab.load(self.driver, module.as_deref(), &self.parameters) {
             bail!("{e:#}\n{}", lab.tails());
         }
@@ -218,7 +218,7 @@ impl LabBuilder {
         checkout: &Checkout,
         sdk: Sdk,
         initramfs: PathBuf,
-        agent: PathBuf,
+        programs: Programs,
     ) -> Result<Lab> {
         let step = ui::step(if self.xen {
             "booting Xen and dom0"
@@ -245,7 +245,7 @@ impl LabBuilder {
         let inner = Inner {
             sdk,
             checkout: checkout.clone(),
-            agent,
+            programs,
             slots: Mutex::new([false; GUEST_SLOTS as usize]),
             numbers: AtomicU32::new(2),
             uploads: Mutex::default(),
@@ -322,7 +322,7 @@ impl Run {
 pub(crate) struct Inner {
     pub(crate) sdk: Sdk,
     pub(crate) checkout: Checkout,
-    agent: PathBuf,
+    programs: Programs,
     slots: Mutex<[bool; GUEST_SLOTS as usize]>,
     numbers: AtomicU32,
     /// Files of the host that dom0 has.
@@ -385,7 +385,7 @@ impl Inner {
     /// Paths in dom0 of a guest's kernel and its image.
     pub(crate) fn guest_files(&self, kernel: GuestKernel) -> Result<(String, String)> {
         let kernel = setup::guest_kernel(&self.sdk, kernel)?;
-        let image = image::ensure(&self.sdk, Role::Guest, &kernel, &self.agent)?;
+        let image = image::ensure(&self.sdk, Role::Guest, &kernel, &self.programs)?;
         Ok((self.upload(&kernel.vmlinux)?, self.upload(&image)?))
     }
 

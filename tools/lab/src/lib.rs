@@ -20,7 +20,9 @@ pub mod cache;
 pub mod channel;
 pub mod checkout;
 pub mod demo;
+pub mod frontend;
 pub mod guest;
+pub mod hostile;
 pub mod image;
 pub mod inroot;
 pub mod lab;
@@ -33,6 +35,7 @@ pub mod ui;
 pub mod unsafe_check;
 
 pub use checkout::Checkout;
+pub use frontend::Frontend;
 pub use guest::{Guest, Kind};
 pub use lab::{Driver, Lab, LabBuilder};
 pub use machine::{transfer, Machine, Output};

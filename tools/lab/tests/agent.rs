@@ -32,7 +32,7 @@ impl Drop for Process {
 }
 
 fn agent() -> Agent {
-    let binary = Checkout::find().unwrap().agent().unwrap();
+    let binary = Checkout::find().unwrap().programs().unwrap().agent;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("socket");
     let child = Command::new(binary).arg("socket").arg(&path).spawn();

@@ -26,6 +26,7 @@ fn every_test_is_named_by_a_rule_and_every_rule_by_a_test() {
     let mut tests = BTreeSet::new();
     for name in [
         "corpus",
+        "ctrl",
         "guest_rx",
         "guest_tx",
         "lifecycle",

@@ -7,16 +7,16 @@ use std::io::Read;
 use std::time::Instant;
 
 use anyhow::{ensure, Result};
+use netback_xen::{Access, SharedPages};
 
 use super::hypercall::{Copy, Granted, Privcmd};
-use crate::xen::SharedPages;
 
 /// What Xen calls the domain that asks.
 const DOMID_SELF: u16 = 0x7ff0;
 
 /// Grants `count` pages to `domid`, says their references, and keeps them until its input ends.
 pub fn grant(domid: u16, count: usize) -> Result<()> {
-    let (_pages, references) = SharedPages::grant(domid, count)?;
+    let (_pages, references) = SharedPages::grant(domid, count, Access::Write)?;
     let list: Vec<String> = references.iter().map(u32::to_string).collect();
     println!("{}", list.join(","));
     std::io::stdin().read_to_end(&mut Vec::new())?;
@@ -59,7 +59,7 @@ impl fmt::Display for Floor {
 /// ourselves: user space knows no frame numbers.
 pub fn copy(plan: &Plan) -> Result<Floor> {
     let own = plan.batch.min(plan.references.len());
-    let (_pages, mine) = SharedPages::grant(0, own)?;
+    let (_pages, mine) = SharedPages::grant(0, own, Access::Write)?;
     let privcmd = Privcmd::open()?;
     let pairs = plan.references.iter().cycle().zip(mine.iter().cycle());
     let mut batch: Vec<Copy> = pairs

@@ -246,7 +246,7 @@ pub fn run(options: &Options) -> Result<Record> {
     // What all of them need is made once, before they ask for it at the same time.
     let checkout = Checkout::find()?;
     let sdk = setup::ensure()?;
-    checkout.agent()?;
+    checkout.programs()?;
     if options.profile {
         checkout.profiler()?;
     }

@@ -103,35 +103,9 @@ impl Symbols {
     }
 }
 
-/// The end of a mangled name that a reader knows it by: the names that are in it.
+/// A symbol as a reader knows it.
 fn short(name: &str) -> String {
-    let Some(mangled) = name.strip_prefix("_R") else {
-        return name.to_owned();
-    };
-    let mut parts = Vec::new();
-    let mut rest = mangled;
-    while let Some(at) = rest.find(|c: char| c.is_ascii_digit()) {
-        rest = &rest[at..];
-        let end = rest
-            .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(rest.len());
-        let (number, tail) = rest.split_at(end);
-        let tail = tail.strip_prefix('_').unwrap_or(tail);
-        match number.parse::<usize>() {
-            Ok(length) if length > 0 && length <= tail.len() && tail.is_char_boundary(length) => {
-                let (part, tail) = tail.split_at(length);
-                if part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-                    parts.push(part);
-                }
-                rest = tail;
-            }
-            _ => rest = tail,
-        }
-    }
-    match parts.len() {
-        0 => name.to_owned(),
-        n => parts[n.saturating_sub(3)..].join("::"),
-    }
+    format!("{:#}", rustc_demangle::demangle(name)).replace("netback::", "")
 }
 
 /// One function's part.
@@ -315,7 +289,7 @@ mod tests {
         assert_eq!(short("netif_rx"), "netif_rx");
         assert_eq!(
             short("_RNvMs_NtCs1234_7netback5groupNtB4_6Worker6gather"),
-            "group::Worker::gather"
+            "<group::Worker>::gather"
         );
     }
 

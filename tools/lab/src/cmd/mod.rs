@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use anyhow::{bail, Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use netback_lab::{
-    cache, demo, setup, suite, ui, unsafe_check, Checkout, Driver, Kind, Lab, LabBuilder,
+    cache, demo, hostile, setup, suite, ui, unsafe_check, Checkout, Driver, Kind, Lab, LabBuilder,
 };
 
 /// Xen, a dom0 and guests in an emulator, to try the netback module in.
@@ -48,6 +48,8 @@ enum Command {
     Shell(ShellArgs),
     /// Show two guests' traffic through the backend.
     Demo(DemoArgs),
+    /// Attack the backends with all that a guest can do.
+    Hostile(HostileArgs),
     /// Run the tests.
     Test(TestArgs),
     /// Measure the module and the kernel's own driver, in time that counts instructions.
@@ -135,6 +137,60 @@ fn show_demo(args: &DemoArgs) -> Result<ExitCode> {
         }
         Some(why) => {
             println!("demo: FAILED: {}", why.lines().next().unwrap_or_default());
+            ExitCode::FAILURE
+        }
+    })
+}
+
+#[derive(Args)]
+struct HostileArgs {
+    /// Parts of the names of attacks; all attacks if there is none.
+    filters: Vec<String>,
+    /// Which backend to attack; may be given several times. Both, if it is not.
+    #[arg(long = "driver", value_enum)]
+    drivers: Vec<DriverName>,
+    /// How long an attack goes on that has no end of its own, in seconds.
+    #[arg(long, default_value_t = 4)]
+    seconds: u64,
+    /// What is decided at random follows from this.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Slots of the random run.
+    #[arg(long, default_value_t = 10_000_000)]
+    slots: u64,
+    /// Boot dom0 without KFENCE, red zones and poisoning.
+    #[arg(long)]
+    no_debug: bool,
+}
+
+fn hostile(args: &HostileArgs) -> Result<ExitCode> {
+    let mut drivers: Vec<Driver> = args.drivers.iter().map(|&d| d.into()).collect();
+    if drivers.is_empty() {
+        drivers = vec![Driver::Netback, Driver::XenNetback];
+    }
+    let summary = hostile::run(&hostile::Options {
+        drivers,
+        filters: args.filters.clone(),
+        seconds: args.seconds,
+        seed: args.seed,
+        slots: args.slots,
+        debug: !args.no_debug,
+    })?;
+    println!("{}", hostile::table(&summary.outcomes));
+    for fell in summary.outcomes.iter().filter(|o| o.verdict != "held") {
+        println!("{} fell to {}: {}", fell.driver, fell.attack, fell.detail);
+    }
+    println!("the results are in build/hostile/result.json");
+    Ok(match &summary.failure {
+        None => {
+            println!("hostile: ok");
+            ExitCode::SUCCESS
+        }
+        Some(why) => {
+            println!(
+                "hostile: FAILED: {}",
+                why.lines().next().unwrap_or_default()
+            );
             ExitCode::FAILURE
         }
     })
@@ -240,6 +296,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Run(args) => return run::run(&args),
         Command::Shell(args) => return shell::run(&args),
         Command::Demo(args) => return show_demo(&args),
+        Command::Hostile(args) => return hostile(&args),
         Command::Test(args) => return Ok(test(&args)),
         Command::Bench(args) => return bench::run(&args),
         Command::Info => info()?,

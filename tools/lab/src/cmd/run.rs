@@ -69,6 +69,16 @@ fn show(process: &Process, limit: Duration) -> Result<Exit> {
     }
 }
 
+/// A shell command that names the guests as scripts know them.
+pub fn names(guests: &[Guest]) -> Result<String> {
+    let mut names = String::from("export");
+    for (i, guest) in guests.iter().enumerate() {
+        let (domid, address) = (guest.domid()?, guest.address());
+        names.push_str(&format!(" D{n}={domid} IP{n}={address}", n = i + 1));
+    }
+    Ok(names)
+}
+
 fn scripts(args: &RunArgs, lab: &Lab, guests: &[Guest]) -> Result<bool> {
     let limit = lab.limit(args.limit);
     let mut good = true;
@@ -84,17 +94,9 @@ fn scripts(args: &RunArgs, lab: &Lab, guests: &[Guest]) -> Result<bool> {
         None => args.command.join(" "),
     };
     if !script.is_empty() {
-        let mut names = String::new();
-        for (i, guest) in guests.iter().enumerate() {
-            names.push_str(&format!(
-                "D{n}={}; IP{n}={}; ",
-                guest.domid()?,
-                guest.address(),
-                n = i + 1
-            ));
-        }
+        let names = names(guests)?;
         ui::note("in dom0");
-        let exit = show(&lab.dom0().spawn(&format!("{names}{script}"))?, limit)?;
+        let exit = show(&lab.dom0().spawn(&format!("{names}; {script}"))?, limit)?;
         ui::note(format!("dom0: {exit}"));
         good &= exit.success();
     }

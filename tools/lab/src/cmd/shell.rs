@@ -14,6 +14,7 @@ use netback_lab::{ui, Kind, Machine};
 use netback_proto::{FromAgent, Terminal};
 use nix::sys::termios::{cfmakeraw, tcgetattr, tcsetattr, SetArg, Termios};
 
+use super::run::names;
 use super::ShellArgs;
 
 /// The terminal in raw mode, for as long as this lives.
@@ -79,9 +80,10 @@ fn interact(process: &Process) -> Result<()> {
     }
 }
 
-/// An interactive shell in `machine`.
-fn session(machine: &Machine) -> Result<()> {
-    let process = machine.start(&["/bin/dash", "-i"], Duration::ZERO, Some(size()))?;
+/// An interactive shell in `machine`, in which `names` was run.
+fn session(machine: &Machine, names: &str) -> Result<()> {
+    let shell = format!("{names}; exec /bin/dash -i");
+    let process = machine.start(&["/bin/dash", "-c", &shell], Duration::ZERO, Some(size()))?;
     let _raw = Raw::enter()?;
     interact(&process)
 }
@@ -105,22 +107,29 @@ pub fn run(args: &ShellArgs) -> Result<ExitCode> {
             step.done();
         }
     }
-    println!("This is dom0. Everything ends when you leave with exit or Ctrl-D.");
-    for guest in &guests {
+    let here = if args.in_guest {
+        "the first guest"
+    } else {
+        "dom0"
+    };
+    println!("This is {here}. Everything ends when you leave with exit or Ctrl-D.");
+    for (i, guest) in guests.iter().enumerate() {
         println!(
-            "{} is domain {}, {}; its console: xenconsole {0}",
+            "{} is domain {} ($D{n}), {} ($IP{n}); its console, from dom0: xenconsole {0}",
             guest.name(),
             guest.domid()?,
-            guest.address()
+            guest.address(),
+            n = i + 1
         );
     }
+    let names = names(&guests)?;
     if args.in_guest {
         match guests.first() {
-            Some(guest) => session(guest)?,
+            Some(guest) => session(guest, &names)?,
             None => bail!("there is no guest to be in"),
         }
     } else {
-        session(&lab.dom0())?;
+        session(&lab.dom0(), &names)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 use flate2::{write::GzEncoder, Compression};
 
 use crate::cache;
+use crate::checkout::Programs;
 use crate::process::{capture, capture_text};
 use crate::setup::{Kernel, Sdk};
 use crate::ui;
@@ -54,6 +55,7 @@ const DOM0_PROGRAMS: &[&str] = &[
     "usr/bin/ss",
     "usr/sbin/nft",
     "usr/sbin/xtables-nft-multi",
+    "usr/lib/x86_64-linux-gnu/xtables/libxt_standard.so",
     "usr/lib/x86_64-linux-gnu/xtables/libxt_physdev.so",
     "usr/lib/x86_64-linux-gnu/xtables/libxt_tcp.so",
     "usr/sbin/ethtool",
@@ -91,6 +93,7 @@ const DOM0_MODULES: &[&str] = &[
     "act-mirred",
     "nf-tables",
     "nf-conntrack-bridge",
+    "nft-meta-bridge",
     "nft-chain-nat",
     "nft-ct",
     "nft-masq",
@@ -116,6 +119,9 @@ const GUEST_MODULES: &[&str] = &[
     "act-gact",
 ];
 
+/// Programs of this project with their places in an image.
+type OurPrograms = Vec<(&'static str, Vec<u8>)>;
+
 impl Role {
     fn name(self) -> &'static str {
         match self {
@@ -136,6 +142,18 @@ impl Role {
             Self::Dom0 => DOM0_MODULES,
             Self::Guest => GUEST_MODULES,
         }
+    }
+
+    /// Our own programs: where, and what.
+    fn ours(self, programs: &Programs) -> Result<OurPrograms> {
+        let read = |path: &Path| {
+            fs::read(path).with_context(|| format!("cannot read the program {}", path.display()))
+        };
+        let mut ours = vec![("usr/bin/netback-agent", read(&programs.agent)?)];
+        if self == Self::Guest {
+            ours.push(("usr/bin/netback-frontend", read(&programs.frontend)?));
+        }
+        Ok(ours)
     }
 
     /// Our own files: where, what, permission bits.
@@ -183,18 +201,21 @@ impl Role {
 }
 
 /// The image for `role` with modules of `kernel`, made if need be.
-pub fn ensure(sdk: &Sdk, role: Role, kernel: &Kernel, agent: &Path) -> Result<PathBuf> {
-    let agent =
-        fs::read(agent).with_context(|| format!("cannot read the agent {}", agent.display()))?;
+pub fn ensure(sdk: &Sdk, role: Role, kernel: &Kernel, programs: &Programs) -> Result<PathBuf> {
+    let programs = role.ours(programs)?;
     let files = format!("{:?}", role.files());
     let root = sdk.root.to_string_lossy();
     let packages = kernel.packages.to_string_lossy();
+    let mut hash = blake3::Hasher::new();
+    for (_, program) in &programs {
+        hash.update(program);
+    }
     let key = cache::key(&[
         include_str!("mod.rs"),
         &files,
         &root,
         &packages,
-        blake3::hash(&agent).to_hex().as_str(),
+        hash.finalize().to_hex().as_str(),
     ]);
     let name = format!("image-{}-{key}", role.name());
     let path = sdk.cache.dir().join(&name);
@@ -204,7 +225,7 @@ pub fn ensure(sdk: &Sdk, role: Role, kernel: &Kernel, agent: &Path) -> Result<Pa
     let _lock = sdk.cache.lock()?;
     let path = sdk.cache.entry(&name, |path| {
         let step = ui::step(format!("assembling the {} image", role.name()));
-        let archive = assemble(sdk, role, kernel, agent)?;
+        let archive = assemble(sdk, role, kernel, programs)?;
         let mut out = GzEncoder::new(fs::File::create(path)?, Compression::fast());
         archive.write(&mut out)?;
         out.finish()?.flush()?;
@@ -215,7 +236,7 @@ pub fn ensure(sdk: &Sdk, role: Role, kernel: &Kernel, agent: &Path) -> Result<Pa
     Ok(path)
 }
 
-fn assemble(sdk: &Sdk, role: Role, kernel: &Kernel, agent: Vec<u8>) -> Result<Archive> {
+fn assemble(sdk: &Sdk, role: Role, kernel: &Kernel, programs: OurPrograms) -> Result<Archive> {
     let mut archive = Archive::default();
     for dir in [
         "dev",
@@ -241,6 +262,8 @@ fn assemble(sdk: &Sdk, role: Role, kernel: &Kernel, agent: Vec<u8>) -> Result<Ar
         ("usr/lib/xen", "xen-4.20"),
         ("etc/mtab", "/proc/mounts"),
         ("usr/bin/sh", "dash"),
+        // Where the kernel looks for it.
+        ("usr/sbin/modprobe", "/usr/bin/busybox"),
     ] {
         archive.add(link, Entry::Link(target.into()));
     }
@@ -264,7 +287,9 @@ fn assemble(sdk: &Sdk, role: Role, kernel: &Kernel, agent: Vec<u8>) -> Result<Ar
         "etc/hosts",
         Entry::File(b"127.0.0.1 localhost\n".to_vec(), 0o644),
     );
-    archive.add("usr/bin/netback-agent", Entry::File(agent, 0o755));
+    for (place, program) in programs {
+        archive.add(place, Entry::File(program, 0o755));
+    }
     for (path, text, mode) in role.files() {
         archive.add(path, Entry::File(text.as_bytes().to_vec(), mode));
     }
@@ -415,6 +440,19 @@ fn add_modules(sdk: &Sdk, role: Role, kernel: &Kernel, archive: &mut Archive) ->
     archive.add(
         &format!("usr/lib/modules/{}/modules.dep", kernel.release),
         Entry::File(dep.into_bytes(), 0o644),
+    );
+    // What the kernel asks for by another name: queueing disciplines, expressions of nftables.
+    let aliases: String = fs::read_to_string(modules.join("modules.alias"))?
+        .lines()
+        .filter(|line| {
+            let name = line.split_whitespace().last().unwrap_or("");
+            done.contains(&module_name(name))
+        })
+        .map(|line| format!("{line}\n"))
+        .collect();
+    archive.add(
+        &format!("usr/lib/modules/{}/modules.alias", kernel.release),
+        Entry::File(aliases.into_bytes(), 0o644),
     );
     Ok(())
 }

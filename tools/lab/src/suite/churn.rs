@@ -9,7 +9,7 @@ use anyhow::{ensure, Context as _, Result};
 use super::health::Counters;
 use super::traffic::{both_ways, ping, Background, DOM0, MIB};
 use super::{test, Context, Test};
-use crate::guest::Kind;
+use crate::guest::{Guest, Kind};
 use crate::lab::{Driver, Lab, DOM0_DIR};
 use crate::ui;
 
@@ -47,7 +47,7 @@ exit 0
 
 /// The same with what the toolstack does in xenstore, for four vifs at once: most of the time goes
 /// by in waiting for grace periods.
-const BY_HAND: &str = r#"
+pub(super) const BY_HAND: &str = r#"
 cycle() {
 	xenstore-write $B "" $F ""
 	xenstore-chmod $B n0 r$D
@@ -102,7 +102,8 @@ await_gone() {
 }
 "#;
 
-fn cycles(lab: &Lab, domid: u16, how: &str, n: u32) -> Result<()> {
+/// Attaches and detaches vifs of the guest `domid`, `n` times in all.
+pub(super) fn cycles(lab: &Lab, domid: u16, how: &str, n: u32) -> Result<()> {
     let script = format!("D={domid}; N={n}\n{AWAIT}{how}");
     lab.dom0().run_within(&script, lab.limit(900))?;
     Ok(())
@@ -183,7 +184,7 @@ fn destroy(context: &mut Context) -> Result<()> {
 }
 
 /// Loads what was unloaded.
-fn load_command(driver: Driver) -> String {
+pub(super) fn load_command(driver: Driver) -> String {
     match driver {
         Driver::Netback => format!("insmod {DOM0_DIR}/netback.ko"),
         _ => "modprobe xen-netback".to_owned(),
@@ -192,6 +193,16 @@ fn load_command(driver: Driver) -> String {
 
 fn reload(context: &mut Context) -> Result<()> {
     let (a, b) = (context.guest(Kind::Pv)?, context.guest(Kind::Pvh)?);
+    reload_rounds(context, &a, &b, 3)
+}
+
+/// Reloads the module under the traffic of two guests, some times.
+pub(super) fn reload_rounds(
+    context: &mut Context,
+    a: &Guest,
+    b: &Guest,
+    rounds: u32,
+) -> Result<()> {
     let lab = context.lab()?;
     let limit = lab.limit(300);
     let module = context.driver().module();
@@ -200,13 +211,13 @@ fn reload(context: &mut Context) -> Result<()> {
         load_command(context.driver())
     );
     let dom0 = lab.dom0();
-    for round in 0..3 {
+    for round in 0..rounds {
         let seed = context.seed() * 4;
         let bytes = 48 * MIB;
         let transfers = [
-            Background::begin(&a, &dom0, DOM0, bytes, seed, limit)?,
-            Background::begin(&dom0, &a, &a.address(), bytes, seed + 1, limit)?,
-            Background::begin(&b, &a, &a.address(), bytes, seed + 2, limit)?,
+            Background::begin(a, &dom0, DOM0, bytes, seed, limit)?,
+            Background::begin(&dom0, a, &a.address(), bytes, seed + 1, limit)?,
+            Background::begin(b, a, &a.address(), bytes, seed + 2, limit)?,
         ];
         std::thread::sleep(Duration::from_millis(700));
         dom0.run_within(&command, limit)
@@ -216,7 +227,7 @@ fn reload(context: &mut Context) -> Result<()> {
                 .whole()
                 .with_context(|| format!("reload {round}: transfer {number}"))?;
         }
-        ping(&a, &b.address(), 5, 56, limit)?;
+        ping(a, &b.address(), 5, 56, limit)?;
     }
     Ok(())
 }

@@ -4,11 +4,14 @@
 
 mod basic;
 mod churn;
+mod features;
 pub mod health;
 mod loading;
 mod network;
 mod offload;
 mod policy;
+mod rings;
+mod steering;
 pub mod traffic;
 
 use std::collections::HashMap;
@@ -49,6 +52,9 @@ pub fn all() -> Vec<Test> {
     tests.extend(basic::tests());
     tests.extend(offload::tests());
     tests.extend(policy::tests());
+    tests.extend(features::tests());
+    tests.extend(rings::tests());
+    tests.extend(steering::tests());
     tests.extend(network::tests());
     tests.extend(churn::tests());
     tests
@@ -116,6 +122,17 @@ impl Context {
         }
         let guest = Arc::new(self.lab()?.guest().kind(kind).start()?);
         self.guests.insert(kind.name(), guest.clone());
+        Ok(guest)
+    }
+
+    /// A PV guest whose vifs 1 and 5, on the same bridge, are left to frontends in user space.
+    pub fn ring_guest(&mut self) -> Result<Arc<Guest>> {
+        const NAME: &str = "rings";
+        if let Some(guest) = self.guests.get(NAME) {
+            return Ok(guest.clone());
+        }
+        let guest = Arc::new(self.lab()?.guest().pv().user_vifs(&[1, 5]).start()?);
+        self.guests.insert(NAME, guest.clone());
         Ok(guest)
     }
 

@@ -213,13 +213,13 @@ fn firewall(context: &mut Context) -> Result<()> {
         "nft -f - <<'END'\n\
          table bridge lab {{\n\
            chain input {{ type filter hook input priority 0;\n\
-             iifname {vif} tcp dport 5001 counter drop comment \"to dom0\" }}\n\
+             iifname {vif} tcp dport 5001 counter drop; }}\n\
            chain forward {{ type filter hook forward priority 0;\n\
              iifname {vif} tcp dport 5001 counter drop\n\
              iifname {vif} ip dscp set cs3 counter\n\
-             iifname {vif} ip6 dscp set cs3 counter }}\n\
+             iifname {vif} ip6 dscp set cs3 counter; }}\n\
            chain output {{ type filter hook output priority 0;\n\
-             oifname {vif} ip dscp set cs5 counter }}\n\
+             oifname {vif} ip dscp set cs5 counter; }}\n\
          }}\nEND"
     ))
     .context("loading rules with nft")?;
@@ -315,11 +315,11 @@ fn routed(context: &mut Context) -> Result<()> {
          nft -f - <<'END'\n\
          table ip lab {{\n\
            chain post {{ type nat hook postrouting priority srcnat;\n\
-             ip saddr 10.8.0.2 oifname br0 counter masquerade }}\n\
+             ip saddr 10.8.0.2 oifname br0 counter masquerade; }}\n\
            chain forward {{ type filter hook forward priority 0; policy drop;\n\
              ct state established,related counter accept\n\
              iifname {vif} counter accept\n\
-             oifname {vif} counter accept }}\n\
+             oifname {vif} counter accept; }}\n\
          }}\nEND"
     ))
     .context("routing in dom0")?;
@@ -381,7 +381,7 @@ fn group(lab: &Lab, guest: &Guest) -> Result<u32> {
 }
 
 /// Floods dom0 with small frames, which dom0 drops at the ingress, while `during` runs.
-fn while_flooding<T>(
+pub fn while_flooding<T>(
     lab: &Lab,
     flooders: &[&Guest],
     during: impl FnOnce() -> Result<T>,
@@ -402,12 +402,20 @@ fn while_flooding<T>(
             size: 60,
             count: 0,
         };
-        processes.push(guest.spawn_within(&endless.script(), limit)?);
+        let mut process = guest.spawn_within(&endless.script(), limit)?;
         let before = statistic(lab, &vif, "rx_packets")?;
         let after = at_least(before + 1000, lab.limit(60), || {
             statistic(lab, &vif, "rx_packets")
         })?;
-        ensure!(after >= before + 1000, "the flood does not get going");
+        if after < before + 1000 {
+            let running = process.is_running()?;
+            process.kill(9)?;
+            anyhow::bail!(
+                "the flood does not get going (generator running: {running}): {:?}",
+                process.wait(lab.limit(10))
+            );
+        }
+        processes.push(process);
     }
     let outcome = during();
     for guest in flooders {

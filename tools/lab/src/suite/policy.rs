@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{ensure, Context as _, Result};
 
 use super::health;
+use super::network::while_flooding;
 use super::traffic::{both_ways, ping, statistic, Background, DOM0, MIB};
 use super::{test, Context, Test};
 use crate::guest::{Guest, Kind};
@@ -69,41 +70,51 @@ fn measured_rate(lab: &Lab, interface: &str, seconds: u32) -> Result<f64> {
     Ok((after - before) * 8.0 / (end - start))
 }
 
-fn rate_limit(context: &mut Context) -> Result<()> {
+/// Sets a rate and wants the guest, which sends what it can, within 5 % of `mbit` Mbit/s.
+fn keeps_to(lab: &Lab, guest: &Guest, mbit: f64, value: &str) -> Result<()> {
     /// A slow machine may not keep up, which says nothing of the limit; so it gets some tries.
     const TRIES: usize = 4;
+    let rate = format!("{}/rate", backend(guest)?);
+    lab.dom0().run(&format!("xenstore-write {rate} {value}"))?;
+    let mut seen = Vec::new();
+    let good = |seen: &[f64]| {
+        seen.last()
+            .is_some_and(|got| (0.95..=1.05).contains(&(got / mbit)))
+    };
+    while seen.len() < TRIES && !good(&seen) {
+        seen.push(measured_rate(lab, &guest.vif_name(0)?, 5)? / 1e6);
+    }
+    ui::note(format!("{mbit} Mbit/s allowed, measured {seen:.2?}"));
+    ensure!(
+        good(&seen),
+        "the rate is {mbit} Mbit/s, but the guest sends {seen:.2?}"
+    );
+    Ok(())
+}
+
+fn rate_limit(context: &mut Context) -> Result<()> {
     let guest = context.guest(Kind::Pvh)?;
     let lab = context.lab()?;
     let dom0 = lab.dom0();
-    let interface = guest.vif_name(0)?;
     let rate = format!("{}/rate", backend(&guest)?);
     let limit = lab.limit(600);
+    // Frames as large as they come.
     let flow = Background::begin(&guest, &dom0, DOM0, 1024 * MIB, context.seed(), limit)?;
-
-    for (mbit, value) in [(4.0, "50000,100000"), (10.0, "125000,100000")] {
-        dom0.run(&format!("xenstore-write {rate} {value}"))?;
-        let mut seen = Vec::new();
-        let good = |seen: &[f64]| {
-            seen.last()
-                .is_some_and(|got| (0.95..=1.05).contains(&(got / mbit)))
-        };
-        while seen.len() < TRIES && !good(&seen) {
-            seen.push(measured_rate(&lab, &interface, 5)? / 1e6);
-        }
-        ui::note(format!("{mbit} Mbit/s allowed, measured {seen:.2?}"));
-        ensure!(
-            good(&seen),
-            "the rate is {mbit} Mbit/s, but the guest sends {seen:.2?}"
-        );
-    }
+    keeps_to(&lab, &guest, 4.0, "50000,100000")?;
+    keeps_to(&lab, &guest, 10.0, "125000,100000")?;
     dom0.run(&format!("xenstore-write {rate} nonsense"))?;
-    let free = measured_rate(&lab, &interface, 3)? / 1e6;
+    let free = measured_rate(&lab, &guest.vif_name(0)?, 3)? / 1e6;
     dom0.run(&format!("xenstore-rm {rate}"))?;
     flow.abandon();
     ensure!(
         free > 12.0,
         "with a rate that makes no sense traffic should not be limited, but is {free:.1} Mbit/s"
     );
+    // Frames as small as they come.
+    while_flooding(&lab, &[&guest], || {
+        keeps_to(&lab, &guest, 2.0, "25000,100000")
+    })?;
+    dom0.run(&format!("xenstore-rm {rate}"))?;
     Ok(())
 }
 

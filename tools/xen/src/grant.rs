@@ -1,98 +1,42 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Event channels and grants, as far as the ring needs them, over the devices in /dev/xen.
+//! Pages shared with another domain.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
+
+use crate::device::{ioctl, open, GNTALLOC_ALLOC, GNTDEV_MAP, GNTDEV_UNMAP};
 
 /// Size of a granted page.
 pub const PAGE: usize = 4096;
 
-const fn request(kind: u8, number: u8, size: usize) -> libc::c_ulong {
-    ((size as libc::c_ulong) << 16) | ((kind as libc::c_ulong) << 8) | number as libc::c_ulong
-}
-
-const EVTCHN_BIND_INTERDOMAIN: libc::c_ulong = request(b'E', 1, 8);
-const EVTCHN_BIND_UNBOUND: libc::c_ulong = request(b'E', 2, 4);
-const EVTCHN_NOTIFY: libc::c_ulong = request(b'E', 4, 4);
-const GNTDEV_MAP: libc::c_ulong = request(b'G', 0, 24);
-const GNTDEV_UNMAP: libc::c_ulong = request(b'G', 1, 16);
-const GNTALLOC_ALLOC: libc::c_ulong = request(b'G', 5, 24);
 const GNTALLOC_WRITABLE: u32 = 1 << 16;
 
-/// Calls `ioctl` with an argument made of 32-bit words.
-fn ioctl(file: &File, request: libc::c_ulong, argument: &mut [u32]) -> io::Result<i32> {
-    // SAFETY: every request above takes a structure made of the words that its caller passes, as
-    // long as the kernel's, and keeps no pointer to it.
-    let result = unsafe { libc::ioctl(file.as_raw_fd(), request, argument.as_mut_ptr()) };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
+/// Lets programs of this machine grant up to `pages` pages, if the limit is lower.
+pub fn raise_limit(pages: u32) -> io::Result<()> {
+    const LIMIT: &str = "/sys/module/xen_gntalloc/parameters/limit";
+    let now = fs::read_to_string(LIMIT)?;
+    if now.trim().parse::<u32>().is_ok_and(|now| now >= pages) {
+        return Ok(());
     }
+    fs::write(LIMIT, pages.to_string())
 }
 
-fn open(path: &str, flags: i32) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(flags)
-        .open(path)
-        .map_err(|e| io::Error::new(e.kind(), format!("cannot open {path}: {e}")))
-}
-
-/// One bound event channel.
-pub struct EventChannel {
-    file: File,
-    port: u32,
-}
-
-impl EventChannel {
-    /// Offers a channel for `domid` to bind.
-    pub fn offer(domid: u16) -> io::Result<Self> {
-        let file = open("/dev/xen/evtchn", libc::O_NONBLOCK)?;
-        let port = ioctl(&file, EVTCHN_BIND_UNBOUND, &mut [domid.into()])? as u32;
-        Ok(Self { file, port })
-    }
-
-    /// Binds the channel that `domid` offers as `remote`.
-    pub fn bind(domid: u16, remote: u32) -> io::Result<Self> {
-        let file = open("/dev/xen/evtchn", libc::O_NONBLOCK)?;
-        let port = ioctl(&file, EVTCHN_BIND_INTERDOMAIN, &mut [domid.into(), remote])? as u32;
-        Ok(Self { file, port })
-    }
-
-    /// Our number of the channel.
-    pub fn port(&self) -> u32 {
-        self.port
-    }
-
-    /// Wakes the other end.
-    pub fn notify(&self) -> io::Result<()> {
-        ioctl(&self.file, EVTCHN_NOTIFY, &mut [self.port]).map(drop)
-    }
-
-    /// Takes note of a pending event, if there is one, and lets the next one come.
-    pub fn acknowledge(&self) -> io::Result<()> {
-        let mut port = [0; 4];
-        match (&self.file).read(&mut port) {
-            Ok(_) => (&self.file).write_all(&port),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(()),
-            Err(e) => Err(e),
-        }
-    }
-}
-
-impl AsFd for EventChannel {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
-    }
+/// What the other domain may do with a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Read it.
+    Read,
+    /// Read and write it.
+    Write,
 }
 
 /// Pages shared with another domain, mapped here for as long as this lives.
+///
+/// Pages granted are taken back by dropping this; one that the other domain has still mapped goes
+/// when that is over.
 pub struct SharedPages {
     file: File,
     address: NonNull<u8>,
@@ -132,11 +76,15 @@ impl SharedPages {
     }
 
     /// Allocates pages and grants them to `domid`; returns their references too.
-    pub fn grant(domid: u16, pages: usize) -> io::Result<(Self, Vec<u32>)> {
+    pub fn grant(domid: u16, pages: usize, access: Access) -> io::Result<(Self, Vec<u32>)> {
         let file = open("/dev/xen/gntalloc", 0)?;
+        let flags = match access {
+            Access::Read => 0,
+            Access::Write => GNTALLOC_WRITABLE,
+        };
         // domid and flags, count, index (64 bits), references.
         let mut argument = vec![0; 4 + pages.max(2)];
-        argument[0] = u32::from(domid) | GNTALLOC_WRITABLE;
+        argument[0] = u32::from(domid) | flags;
         argument[1] = pages as u32;
         ioctl(&file, GNTALLOC_ALLOC, &mut argument)?;
         let index = u64::from(argument[2]) | u64::from(argument[3]) << 32;
@@ -158,11 +106,35 @@ impl SharedPages {
         Self::map(file, index, references.len(), true)
     }
 
+    /// How many pages there are.
+    pub fn count(&self) -> usize {
+        self.length / PAGE
+    }
+
     /// First byte of page `page`.
     pub fn page(&self, page: usize) -> NonNull<u8> {
         assert!(page * PAGE < self.length);
         // SAFETY: the page lies within the mapping.
         unsafe { self.address.add(page * PAGE) }
+    }
+
+    /// Copies bytes into page `page` from `offset` on, as many as fit there.
+    pub fn write(&mut self, page: usize, offset: usize, data: &[u8]) {
+        let n = data.len().min(PAGE.saturating_sub(offset));
+        let to = self.page(page);
+        // SAFETY: `offset + n` is at most the page's size. Whatever the other domain does to the
+        // page meanwhile, it is no memory of ours otherwise.
+        unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), to.as_ptr().add(offset), n) };
+    }
+
+    /// Copies bytes out of page `page` from `offset` on, as many as there are.
+    pub fn read(&self, page: usize, offset: usize, length: usize) -> Vec<u8> {
+        let n = length.min(PAGE.saturating_sub(offset));
+        let from = self.page(page);
+        let mut data = vec![0; n];
+        // SAFETY: as in `write`.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr().add(offset), data.as_mut_ptr(), n) };
+        data
     }
 }
 
@@ -174,7 +146,7 @@ impl Drop for SharedPages {
             let count = (self.length / PAGE) as u32;
             let mut argument = [index as u32, (index >> 32) as u32, count, 0];
             if let Err(e) = ioctl(&self.file, GNTDEV_UNMAP, &mut argument) {
-                eprintln!("netback-agent: cannot unmap a guest's pages: {e}");
+                eprintln!("cannot unmap a guest's pages: {e}");
             }
         }
     }

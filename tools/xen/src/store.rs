@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The few xenstore requests the agent needs, over the kernel's or the daemon's socket.
+//! xenstore, over the kernel's device or the daemon's socket.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+
+const DIRECTORY: u32 = 1;
 const READ: u32 = 2;
 const WATCH: u32 = 4;
 const WRITE: u32 = 11;
+const REMOVE: u32 = 13;
 const WATCH_EVENT: u32 = 15;
 const ERROR: u32 = 16;
 const PAYLOAD_MAX: usize = 4096;
@@ -97,6 +102,33 @@ impl Xenstore {
             .map(drop)
     }
 
+    /// Reads a node that need not be there.
+    pub fn find(&mut self, path: &str) -> io::Result<Option<String>> {
+        match self.read(path) {
+            Ok(value) => Ok(Some(value)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Names of the nodes below a node.
+    pub fn list(&mut self, path: &str) -> io::Result<Vec<String>> {
+        let names = self.request(DIRECTORY, &[path.as_bytes(), b"\0"])?;
+        Ok(names
+            .split(|&b| b == 0)
+            .filter(|name| !name.is_empty())
+            .map(|name| String::from_utf8_lossy(name).into_owned())
+            .collect())
+    }
+
+    /// Removes a node and those below it, if it is there.
+    pub fn remove(&mut self, path: &str) -> io::Result<()> {
+        match self.request(REMOVE, &[path.as_bytes(), b"\0"]) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
+    }
+
     /// Asks to be told of changes at and below `path`.
     pub fn watch(&mut self, path: &str) -> io::Result<()> {
         self.request(WATCH, &[path.as_bytes(), b"\0watch\0"])
@@ -106,6 +138,23 @@ impl Xenstore {
     /// Takes a watch event that came while something else was awaited.
     pub fn stored_event(&mut self) -> Option<String> {
         self.events.pop_front()
+    }
+
+    /// Waits for a watch event, but no longer than `limit`.
+    pub fn event_within(&mut self, limit: Duration) -> io::Result<Option<String>> {
+        if let Some(event) = self.stored_event() {
+            return Ok(Some(event));
+        }
+        let mut fds = [PollFd::new(self.file.as_fd(), PollFlags::POLLIN)];
+        let ms = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
+        match poll(
+            &mut fds,
+            PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX),
+        ) {
+            Ok(0) | Err(nix::errno::Errno::EINTR) => Ok(None),
+            Ok(_) => self.next_event().map(Some),
+            Err(e) => Err(e.into()),
+        }
     }
 
     /// Waits for a watch event.

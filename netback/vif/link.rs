@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The link of a vif, which all queues of a connection share: its carrier is on
+//! while transmission is open, no queue is stalled and the guest has committed
+//! no fault.
+
+use crate::net::device::NetDevice;
+use crate::sys::cpu::BottomHalvesOff;
+use kernel::new_spinlock;
+use kernel::prelude::*;
+use kernel::sync::aref::ARef;
+use kernel::sync::atomic::{
+    Atomic,
+    Full,
+    Relaxed, //
+};
+use kernel::sync::SpinLock;
+
+/// What the carrier depends on, besides faults.
+struct Condition {
+    open: bool,
+    /// Queues that make no room for frames.
+    stalled: u32,
+}
+
+/// The link of one connection.
+#[pin_data]
+pub(crate) struct Link {
+    device: ARef<NetDevice>,
+    /// The guest has committed a fault: nothing of it is touched any more. Set
+    /// once.
+    disabled: Atomic<bool>,
+    /// The lock also keeps the carrier in step: queues of several workers, and
+    /// the connection, change it.
+    #[pin]
+    condition: SpinLock<Condition>,
+}
+
+impl Link {
+    /// A link that is not open yet.
+    pub(super) fn new(device: ARef<NetDevice>) -> impl PinInit<Self> {
+        pin_init!(Self {
+            device,
+            disabled: Atomic::new(false),
+            condition <- new_spinlock!(Condition {
+                open: false,
+                stalled: 0,
+            }),
+        })
+    }
+
+    /// Whether the guest is served. Not after a fault.
+    #[inline]
+    pub(crate) fn is_enabled(&self) -> bool {
+        !self.disabled.load(Relaxed)
+    }
+
+    /// Opens the link. Process context.
+    pub(super) fn open(&self) {
+        let _held_off = BottomHalvesOff::new();
+
+        self.change(|condition| condition.open = true);
+    }
+
+    /// Closes the link for good. Process context.
+    pub(super) fn close(&self) {
+        let _held_off = BottomHalvesOff::new();
+
+        self.change(|condition| condition.open = false);
+    }
+
+    /// A queue's guest makes no room. Called by its worker, once until
+    /// [`Link::recovered`].
+    pub(super) fn stalled(&self) {
+        self.change(|condition| condition.stalled += 1);
+    }
+
+    /// A queue that was stalled is no more. Called by its worker.
+    pub(super) fn recovered(&self) {
+        self.change(|condition| condition.stalled = condition.stalled.saturating_sub(1));
+    }
+
+    /// The guest has committed a fault on some ring. True if it is the first. With
+    /// softirqs off.
+    pub(super) fn disable(&self) -> bool {
+        let first = !self.disabled.xchg(true, Full);
+
+        if first {
+            self.change(|_| {});
+        }
+        first
+    }
+
+    /// Makes a change, and has the carrier follow. With softirqs off.
+    fn change(&self, f: impl FnOnce(&mut Condition)) {
+        let mut condition = self.condition.lock();
+
+        f(&mut condition);
+        if condition.open && condition.stalled == 0 && self.is_enabled() {
+            self.device.carrier_on();
+        } else {
+            self.device.carrier_off();
+        }
+    }
+}

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Attacks through what is granted, or is not.
+
+use std::time::Duration;
+
+use anyhow::{ensure, Result};
+use netback_xen::{Access, SharedPages};
+use netif::abi::{RSP_ERROR, RSP_OKAY};
+
+use super::{config, Arena, Attack, ANSWERED};
+use crate::cases::NO_REFERENCE;
+use crate::config::Config;
+use crate::packet::meaningless;
+use crate::slots::{chain, Page, Slot};
+
+pub fn attacks() -> Vec<Attack> {
+    vec![
+        Attack {
+            name: "bad-grants",
+            advisory: Some("XSA-362, CVE-2021-26931; XSA-367, CVE-2021-28038"),
+            about: "references to nothing, to others' pages and to pages that may not be written",
+            run: bad_grants,
+        },
+        Attack {
+            name: "revoked-grants",
+            advisory: None,
+            about: "pages are taken back while requests that name them are under way",
+            run: revoked_grants,
+        },
+        Attack {
+            name: "bad-buffers",
+            advisory: None,
+            about: "receive buffers that cannot be written to",
+            run: bad_buffers,
+        },
+        Attack {
+            name: "rings-let-go",
+            advisory: None,
+            about: "rings, channels and buffers are freed without a word",
+            run: rings_let_go,
+        },
+        Attack {
+            name: "never-reads",
+            advisory: Some("XSA-392, CVE-2021-28714, CVE-2021-28715"),
+            about: "no receive buffers are ever posted, while much is sent that is answered",
+            run: never_reads,
+        },
+    ]
+}
+
+/// References that a copy from, or to, must not succeed with.
+fn bad_references(arena: &mut Arena<'_>) -> Result<(Vec<u32>, SharedPages)> {
+    // Granted to somebody else, who need not exist.
+    let (theirs, grefs) = SharedPages::grant(arena.vif.backend_id() + 1, 1, Access::Write)?;
+    let mut bad = vec![NO_REFERENCE, u32::MAX, 100_000, grefs[0]];
+    bad.push(arena.rng.u32(1 << 20..));
+    Ok((bad, theirs))
+}
+
+fn bad_grants(arena: &mut Arena<'_>) -> Result<String> {
+    let (bad, _theirs) = bad_references(arena)?;
+    let data = meaningless(arena.route.from, arena.route.to, 1000);
+    let mut sent = 0u64;
+    while arena.goes_on() || sent == 0 {
+        for _ in 0..100 {
+            let mut slots = chain(1000, &[100; 6]);
+            let mut expected = vec![Some(RSP_OKAY); slots.len()];
+            for (slot, expected) in slots.iter_mut().zip(&mut expected) {
+                if arena.rng.u8(..3) == 0 {
+                    let gref = bad[arena.rng.usize(..bad.len())];
+                    *slot = slot.of(Page::Reference(gref));
+                    *expected = Some(RSP_ERROR);
+                }
+            }
+            let parts = arena.vif.parts(0)?;
+            let answer = parts.send(&slots, &data, ANSWERED)?;
+            ensure!(
+                answer.statuses == expected && answer.wrong.is_empty(),
+                "answered {answer:?} in place of {expected:?}"
+            );
+            parts.receive(usize::MAX, true, Duration::ZERO)?;
+            sent += 1;
+        }
+    }
+    Ok(format!("{sent} frames"))
+}
+
+fn revoked_grants(arena: &mut Arena<'_>) -> Result<String> {
+    let mut rounds = 0u64;
+    while arena.goes_on() || rounds == 0 {
+        for _ in 0..10 {
+            let domid = arena.vif.backend_id();
+            let (mine, grefs) = SharedPages::grant(domid, 32, Access::Read)?;
+            let parts = arena.vif.parts(0)?;
+            let mut count = 0;
+            let mut ids = Vec::new();
+            while parts.tx.room() >= 8 {
+                let mut slots = chain(700, &[100; 6]);
+                for slot in &mut slots {
+                    count += 1;
+                    *slot = slot.of(Page::Reference(grefs[count % grefs.len()]));
+                }
+                ids.extend(parts.place(&slots, &[]));
+            }
+            parts.kick()?;
+            // Sooner or later.
+            for _ in 0..arena.rng.u32(..20_000) {
+                std::hint::spin_loop();
+            }
+            drop(mine);
+            let sent = parts.collect(&ids, count, ANSWERED)?;
+            let answered = |s: &Option<i16>| matches!(s, Some(RSP_OKAY | RSP_ERROR));
+            ensure!(
+                sent.statuses.iter().all(answered) && sent.wrong.is_empty(),
+                "answered {sent:?}"
+            );
+            parts.receive(usize::MAX, true, Duration::ZERO)?;
+            rounds += 1;
+        }
+    }
+    Ok(format!("{rounds} rings of requests"))
+}
+
+fn bad_buffers(arena: &mut Arena<'_>) -> Result<String> {
+    let (mut bad, _theirs) = bad_references(arena)?;
+    // Not to be written to.
+    bad.extend(&arena.vif.parts(0)?.data_grefs);
+    let (mut frames, mut errors) = (0u64, 0u64);
+    while arena.goes_on() || frames == 0 {
+        arena.vif.connect(&Config {
+            post: false,
+            ..config()
+        })?;
+        let (fresh, _also) = bad_references(arena)?;
+        bad[..fresh.len()].copy_from_slice(&fresh);
+        let data = arena.vif.parts(0)?.data_grefs.clone();
+        bad.truncate(fresh.len());
+        bad.extend(data);
+        for _ in 0..20 {
+            let grefs: Vec<u32> = (0..16)
+                .map(|_| {
+                    if arena.rng.bool() {
+                        bad[arena.rng.usize(..bad.len())]
+                    } else {
+                        0
+                    }
+                })
+                .collect();
+            let echo = arena.route.echo(9, 9, 1000)?;
+            let parts = arena.vif.parts(0)?;
+            parts.post_as(16, &grefs)?;
+            parts.send(&[Slot::data(echo.len() as u16)], &echo, ANSWERED)?;
+            for frame in parts.receive(1, false, Duration::from_millis(200))? {
+                frames += 1;
+                errors += u64::from(frame.errors);
+            }
+            let wrong = &parts.assembler.wrong;
+            ensure!(wrong.is_empty(), "wrong responses: {wrong:?}");
+        }
+    }
+    Ok(format!(
+        "{frames} frames came, {errors} slots with an error"
+    ))
+}
+
+fn rings_let_go(arena: &mut Arena<'_>) -> Result<String> {
+    let data = meaningless(arena.route.from, arena.route.to, 4000);
+    let mut rounds = 0;
+    while arena.goes_on() || rounds == 0 {
+        arena.connect()?;
+        let parts = arena.vif.parts(0)?;
+        while parts.tx.room() >= 4 {
+            parts.place(&chain(4000, &[1000; 3]), &data);
+        }
+        parts.kick()?;
+        for _ in 0..arena.rng.u32(..20_000) {
+            std::hint::spin_loop();
+        }
+        arena.vif.stop();
+        rounds += 1;
+    }
+    Ok(format!("{rounds} connections"))
+}
+
+fn never_reads(arena: &mut Arena<'_>) -> Result<String> {
+    arena.vif.connect(&Config {
+        post: false,
+        ..config()
+    })?;
+    let echo = arena.route.echo(5, 5, 8000)?;
+    let whole = echo.len() as u16;
+    let mut sent = 0u64;
+    while arena.goes_on() || sent == 0 {
+        for _ in 0..50 {
+            let parts = arena.vif.parts(0)?;
+            let answer = parts.send(&chain(whole, &[whole - 4096]), &echo, ANSWERED)?;
+            ensure!(answer.all(RSP_OKAY, 0), "answered {answer:?}");
+            sent += 1;
+        }
+    }
+    Ok(format!("{sent} echo requests whose answers were not taken"))
+}
