@@ -232,19 +232,8 @@ impl Vif {
         self.await_backend(&[InitWait], limit).map(drop)
     }
 
-    /// Removes what earlier frontends left in our directory.
-    fn clear_keys(&mut self) -> Result<()> {
-        let directory = self.key("");
-        for name in self.store.list(directory.trim_end_matches('/'))? {
-            if !TOOLSTACK_KEYS.contains(&name.as_str()) {
-                self.set_key(&name, None)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes all keys: the usual ones, then what the configuration wants otherwise.
-    pub fn write_keys(&mut self) -> Result<()> {
+    /// The keys of a connection: the usual ones, but for what the configuration wants otherwise.
+    fn keys(&self) -> BTreeMap<String, String> {
         let mut keys: BTreeMap<String, String> = FEATURES
             .iter()
             .map(|&(name, value)| (name.to_owned(), value.to_owned()))
@@ -277,10 +266,25 @@ impl Vif {
                 None => keys.remove(name),
             };
         }
-        for (name, value) in keys {
-            self.set_key(&name, Some(&value))?;
-        }
-        Ok(())
+        keys
+    }
+
+    /// Writes these keys, and removes what earlier frontends left in our directory.
+    fn write_keys(&mut self, keys: &BTreeMap<String, String>) -> Result<()> {
+        let directory = format!("device/vif/{}", self.handle);
+        self.store
+            .transaction(|store| {
+                for name in store.list(&directory)? {
+                    let ours = !TOOLSTACK_KEYS.contains(&name.as_str());
+                    if ours && !keys.contains_key(&name) {
+                        store.remove(&format!("{directory}/{name}"))?;
+                    }
+                }
+                keys.iter().try_for_each(|(name, value)| {
+                    store.write(&format!("{directory}/{name}"), value)
+                })
+            })
+            .context("cannot write our keys")
     }
 
     /// Sets up the queues of `config` and writes their keys; nothing is said to the backend yet.
@@ -301,8 +305,8 @@ impl Vif {
         if config.control && self.offered("feature-ctrl-ring")? != 0 {
             self.control = Some(Control::grant(self.backend_id)?);
         }
-        self.clear_keys()?;
-        self.write_keys()
+        let keys = self.keys();
+        self.write_keys(&keys)
     }
 
     fn try_connect(&mut self, config: &Config) -> Result<()> {
@@ -358,7 +362,7 @@ impl Vif {
     /// Gives the vif back to the kernel's frontend.
     pub fn release(mut self) -> Result<()> {
         let outcome = self.disconnect();
-        self.clear_keys()?;
+        self.write_keys(&BTreeMap::new())?;
         self.set_state(XenbusState::Initialising.number())?;
         let limit = Duration::from_millis(self.config.limit_ms);
         self.await_backend(&[XenbusState::InitWait], limit)?;

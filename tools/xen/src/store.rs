@@ -14,6 +14,8 @@ use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 const DIRECTORY: u32 = 1;
 const READ: u32 = 2;
 const WATCH: u32 = 4;
+const TRANSACTION_START: u32 = 6;
+const TRANSACTION_END: u32 = 7;
 const WRITE: u32 = 11;
 const REMOVE: u32 = 13;
 const WATCH_EVENT: u32 = 15;
@@ -24,6 +26,8 @@ const PAYLOAD_MAX: usize = 4096;
 pub struct Xenstore {
     file: File,
     events: VecDeque<String>,
+    /// The transaction that requests belong to; 0: none.
+    transaction: u32,
 }
 
 impl Xenstore {
@@ -40,6 +44,7 @@ impl Xenstore {
         Ok(Self {
             file,
             events: VecDeque::new(),
+            transaction: 0,
         })
     }
 
@@ -60,7 +65,7 @@ impl Xenstore {
     fn request(&mut self, kind: u32, parts: &[&[u8]]) -> io::Result<Vec<u8>> {
         let payload = parts.concat();
         let mut message = Vec::with_capacity(16 + payload.len());
-        for field in [kind, 0, 0, payload.len() as u32] {
+        for field in [kind, 0, self.transaction, payload.len() as u32] {
             message.extend_from_slice(&field.to_le_bytes());
         }
         message.extend_from_slice(&payload);
@@ -75,6 +80,7 @@ impl Xenstore {
                 let kind = match name {
                     "ENOENT" => io::ErrorKind::NotFound,
                     "EACCES" => io::ErrorKind::PermissionDenied,
+                    "EAGAIN" => io::ErrorKind::WouldBlock,
                     _ => io::ErrorKind::Other,
                 };
                 return Err(io::Error::new(kind, format!("xenstore says {name}")));
@@ -88,6 +94,32 @@ impl Xenstore {
         let path = payload.split(|&b| b == 0).next().unwrap_or_default();
         self.events
             .push_back(String::from_utf8_lossy(path).into_owned());
+    }
+
+    /// Does `work` in one transaction, again if others came between. xenstored holds guests that
+    /// write often back, and counts a transaction about as one write.
+    pub fn transaction<E: From<io::Error>>(
+        &mut self,
+        mut work: impl FnMut(&mut Self) -> Result<(), E>,
+    ) -> Result<(), E> {
+        loop {
+            let id = self.request(TRANSACTION_START, &[b"\0"])?;
+            let id = String::from_utf8_lossy(&id);
+            self.transaction = id
+                .trim_end_matches('\0')
+                .parse()
+                .map_err(|_| io::Error::other("xenstore's transaction has no number"))?;
+            let outcome = work(self);
+            let verdict: &[u8] = if outcome.is_ok() { b"T\0" } else { b"F\0" };
+            let ended = self.request(TRANSACTION_END, &[verdict]);
+            self.transaction = 0;
+            outcome?;
+            match ended {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Err(e.into()),
+                Ok(_) => return Ok(()),
+            }
+        }
     }
 
     /// Reads a node.
