@@ -47,7 +47,7 @@ exit 0
 
 /// The same with what the toolstack does in xenstore, for four vifs at once: most of the time goes
 /// by in waiting for grace periods.
-pub(super) const BY_HAND: &str = r#"
+const BY_HAND: &str = r#"
 cycle() {
 	xenstore-write $B "" $F ""
 	xenstore-chmod $B n0 r$D
@@ -102,8 +102,7 @@ await_gone() {
 }
 "#;
 
-/// Attaches and detaches vifs of the guest `domid`, `n` times in all.
-pub(super) fn cycles(lab: &Lab, domid: u16, how: &str, n: u32) -> Result<()> {
+fn cycles(lab: &Lab, domid: u16, how: &str, n: u32) -> Result<()> {
     let script = format!("D={domid}; N={n}\n{AWAIT}{how}");
     lab.dom0().run_within(&script, lab.limit(900))?;
     Ok(())

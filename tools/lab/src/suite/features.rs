@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{ensure, Context as _, Result};
 use netback_proto::FromAgent;
 
-use super::churn::{cycles, load_command, reload_rounds, BY_HAND};
+use super::churn::{load_command, reload_rounds};
 use super::health::Counters;
 use super::traffic::{both_ways, datagrams, ping, Background, DOM0, MIB};
 use super::{test, Context, Test};
@@ -32,11 +32,6 @@ pub fn tests() -> Vec<Test> {
             "multi-queue-refused",
             "keys of several queues that make no sense: refused, named, and nothing is left",
             multi_queue_refused,
-        ),
-        test(
-            "multi-queue-leaks",
-            "24 times attaching and detaching vifs of two queues leaks nothing",
-            multi_queue_leaks,
         ),
         test(
             "xdp",
@@ -268,20 +263,6 @@ fn multi_queue_refused(context: &mut Context) -> Result<()> {
     ping(&guest, DOM0, 3, 56, limit)?;
     both_ways(&lab, &guest, 4 * MIB, context.seed()).context("after all that")?;
     use_every_queue(context, &lab, &guest, 2)?;
-    guest.destroy()
-}
-
-fn multi_queue_leaks(context: &mut Context) -> Result<()> {
-    const TIMES: u32 = 24;
-    context.drop_guests()?;
-    let lab = context.lab()?;
-    let guest = lab.guest().pv().vcpus(2).start()?;
-    let domid = guest.domid()?;
-    cycles(&lab, domid, BY_HAND, 8)?;
-    let before = Counters::take(&lab)?;
-    cycles(&lab, domid, BY_HAND, TIMES)?;
-    Counters::take(&lab)?.check(&before, TIMES)?;
-    both_ways(&lab, &guest, MIB, context.seed()).context("over the vif that stayed")?;
     guest.destroy()
 }
 
