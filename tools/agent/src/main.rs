@@ -9,6 +9,7 @@
 mod bench;
 mod exec;
 mod files;
+mod foreign;
 mod link;
 mod net;
 mod port;
@@ -37,6 +38,22 @@ fn run() -> Result<()> {
         Some("xdp") => {
             let interface = std::env::args().nth(2).context("name the interface")?;
             xdp::run(&interface)
+        }
+        Some("lend") => {
+            let mut words = std::env::args().skip(2);
+            let mut number = || words.next()?.parse().ok();
+            let (count, seed) = number()
+                .zip(number())
+                .context("how many pages, which seed?")?;
+            foreign::lend(count as usize, seed)
+        }
+        Some("pass-on") => {
+            let words: Vec<String> = std::env::args().skip(2).collect();
+            let [domid, references, to] = words.as_slice() else {
+                bail!("say whose pages, their references, and to which address");
+            };
+            let references: Result<Vec<u32>, _> = references.split(',').map(str::parse).collect();
+            foreign::pass_on(domid.parse()?, &references?, to.parse()?)
         }
         // For the tests of the lab, on the host.
         Some("socket") => {

@@ -3,10 +3,13 @@
 //! What people do with frames in dom0 and how many of them there can be: generators, firewalls,
 //! traffic control, routing, and a neighbour that floods.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{ensure, Context as _, Result};
+use netback_proto::{FromAgent, NetRole};
 
+use super::policy::counter;
 use super::traffic::{both_ways, ping, statistic, DOM0, MIB};
 use super::{test, Context, Test};
 use crate::guest::{Guest, Kind};
@@ -35,6 +38,11 @@ pub fn tests() -> Vec<Test> {
             "routed",
             "a guest behind a routed interface and address translation reaches another",
             routed,
+        ),
+        test(
+            "foreign-pages",
+            "frames of one guest's pages, sent on to another without a copy, arrive as they were",
+            foreign_pages,
         ),
         test(
             "flooding-neighbour",
@@ -342,6 +350,58 @@ fn routed(context: &mut Context) -> Result<()> {
     context.drop_guests()?;
     outcome?;
     all_matched(rules.text())?;
+    Ok(())
+}
+
+/// dom0 sends pages that one guest has granted to another, with references at both ends: such
+/// pages are not dom0's to name by their frames.
+fn foreign_pages(context: &mut Context) -> Result<()> {
+    const PAGES: u64 = 256;
+    let (lender, receiver) = (context.guest(Kind::Pv)?, context.guest(Kind::Pvh)?);
+    let lab = context.lab()?;
+    let (dom0, limit) = (lab.dom0(), lab.limit(120));
+    let seed = context.seed();
+    let lent = lender.spawn_within(
+        &format!("netback-agent lend {PAGES} {seed}"),
+        lab.limit(300),
+    )?;
+    let mut references = String::new();
+    while !references.ends_with('\n') {
+        match lent.next(limit)? {
+            Some(FromAgent::Output { data, .. }) => {
+                references.push_str(&String::from_utf8_lossy(&data));
+            }
+            other => anyhow::bail!("no pages are lent: {references:?}, {other:?}"),
+        }
+    }
+    let interface = receiver.vif_name(0)?;
+    let failed = || counter(&lab, &interface, "grant_copy_errors");
+    let before = failed()?;
+    let at = SocketAddr::new(receiver.address().parse()?, 30_900);
+    let test = receiver.net(NetRole::TcpReceive { at }, limit)?;
+    dom0.run_within(
+        &format!(
+            "netback-agent pass-on {} {} {at}",
+            lender.domid()?,
+            references.trim()
+        ),
+        limit,
+    )
+    .context("passing on")?;
+    let received = test.wait()?;
+    ensure!(
+        received.bytes == PAGES * 4096
+            && received.digest == netback_proto::payload::expected(seed, PAGES * 4096),
+        "of {} bytes {} arrived, or they had changed",
+        PAGES * 4096,
+        received.bytes
+    );
+    ensure!(
+        failed()? == before,
+        "copies from the other guest's pages failed"
+    );
+    lent.end_input()?;
+    lent.wait(limit)?;
     Ok(())
 }
 

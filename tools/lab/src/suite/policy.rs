@@ -145,7 +145,7 @@ fn vlan(context: &mut Context) -> Result<()> {
 }
 
 /// Reads a counter of `ethtool -S`.
-fn counter(lab: &Lab, interface: &str, name: &str) -> Result<u64> {
+pub fn counter(lab: &Lab, interface: &str, name: &str) -> Result<u64> {
     let output = lab.dom0().run(&format!("ethtool -S {interface}"))?;
     output
         .text()
