@@ -210,10 +210,39 @@ fn visible(context: &mut Context) -> Result<()> {
         after.0 > before.0 && after.1 > before.1 && after.2 > before.2,
         "counters went from {before:?} to {after:?} under traffic"
     );
+    by_queue(&lab, &interface)?;
     ensure!(
         counter(&lab, &interface, "rx_packets")? <= statistic(&lab, &interface, "rx_packets")?,
         "ethtool knows of more frames than ip does"
     );
+    Ok(())
+}
+
+/// What netlink tells of an interface's queues has to add up to what `ethtool -S` tells.
+fn by_queue(lab: &Lab, interface: &str) -> Result<()> {
+    let output = lab
+        .dom0()
+        .run(&format!("netback-agent queues {interface}"))?;
+    let mut packets = [0, 0];
+    for line in output.text().lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let &[direction, _queue, count, bytes] = words.as_slice() else {
+            anyhow::bail!("netlink tells {line:?} of {interface}");
+        };
+        let (count, bytes): (u64, u64) = (count.parse()?, bytes.parse()?);
+        ensure!(
+            bytes >= 14 * count,
+            "{count} frames of {bytes} bytes in all"
+        );
+        packets[usize::from(direction == "tx")] += count;
+    }
+    for (count, name) in packets.into_iter().zip(["rx_packets", "tx_packets"]) {
+        let total = counter(lab, interface, name)?;
+        ensure!(
+            count > 0 && count <= total && total <= count + 100,
+            "by netlink the queues of {interface} have {name} {count}, by ethtool {total}"
+        );
+    }
     Ok(())
 }
 
