@@ -38,7 +38,7 @@ check() {
 host_tests() {
 	say "host tests"
 	local status p f
-	"$CARGO" test --locked --manifest-path tools/Cargo.toml --workspace "$@" 2>&1 < /dev/null |
+	"$CARGO" test --release --locked --manifest-path tools/Cargo.toml --workspace "$@" 2>&1 < /dev/null |
 		tee build/host-tests.log | grep -E '^(test |running |error|warning: unused|failures:|---- |thread )' |
 		grep -v '\.\.\. ok$'
 	status=${PIPESTATUS[0]}
@@ -73,7 +73,7 @@ lab_tests() {
 clippy() {
 	check "clippy, module" tools/lab.sh build CLIPPY=1 --deny-warnings
 	if "$CARGO" clippy --version > /dev/null 2>&1; then
-		check "clippy, tools" "$CARGO" clippy --locked --manifest-path tools/Cargo.toml \
+		check "clippy, tools" "$CARGO" clippy --release --locked --manifest-path tools/Cargo.toml \
 			--workspace --all-targets -- -D warnings
 	else
 		echo "skipped: clippy of the tools, because this cargo has none"

@@ -20,7 +20,7 @@ pub fn tests() -> Vec<Test> {
     vec![
         test(
             "multi-queue",
-            "1, 2 and 4 queues, PV and PVH: each of them carries frames both ways",
+            "four queues, PV and PVH, and one: each of them carries frames both ways",
             multi_queue,
         ),
         test(
@@ -107,13 +107,8 @@ fn multi_queue(context: &mut Context) -> Result<()> {
         "1000 queues should be refused"
     );
     set_parameter(&lab, "max_queues", "4")?;
-    for (kind, queues) in [
-        (Kind::Pv, 4),
-        (Kind::Pvh, 4),
-        (Kind::Pv, 2),
-        (Kind::Pvh, 2),
-        (Kind::Pvh, 1),
-    ] {
+    // Guests of both kinds with two queues are in multi-queue-reload.
+    for (kind, queues) in [(Kind::Pv, 4), (Kind::Pvh, 4), (Kind::Pvh, 1)] {
         let guest = lab.guest().kind(kind).vcpus(queues).start()?;
         let interface = guest.vif_name(0)?;
         let what = format!("a {} guest with {queues} queues", kind.name());
