@@ -45,7 +45,7 @@ done
 exit 0
 "#;
 
-/// The same with what the toolstack does in xenstore, for eight vifs at once: most of the time goes
+/// The same with what the toolstack does in xenstore, for four vifs at once: most of the time goes
 /// by in waiting for grace periods.
 const BY_HAND: &str = r#"
 cycle() {
@@ -61,11 +61,11 @@ cycle() {
 	await_gone
 	xenstore-rm $B $F
 }
-for h in 1 2 3 4 5 6 7 8; do
-	( vif $h; for i in $(seq $((N / 8))); do cycle; done; echo good ) > /run/cycles.$h 2>&1 &
+for h in 1 2 3 4; do
+	( vif $h; for i in $(seq $((N / 4))); do cycle; done; echo good ) > /run/cycles.$h 2>&1 &
 done
 wait
-for h in 1 2 3 4 5 6 7 8; do
+for h in 1 2 3 4; do
 	tail -n 1 /run/cycles.$h | grep -q good || { tail -n 30 /run/cycles.$h; exit 1; }
 done
 exit 0
@@ -109,14 +109,14 @@ fn cycles(lab: &Lab, domid: u16, how: &str, n: u32) -> Result<()> {
 }
 
 fn attach_detach(context: &mut Context) -> Result<()> {
-    const BY_TOOLSTACK_TIMES: u32 = 8;
-    const BY_HAND_TIMES: u32 = 192;
+    const BY_TOOLSTACK_TIMES: u32 = 12;
+    const BY_HAND_TIMES: u32 = 188;
     let guest = context.guest(Kind::Pv)?;
     let lab = context.lab()?;
     let domid = guest.domid()?;
     // The first times make what is then kept.
     cycles(&lab, domid, BY_TOOLSTACK, 3)?;
-    cycles(&lab, domid, BY_HAND, 16)?;
+    cycles(&lab, domid, BY_HAND, 8)?;
     let before = Counters::take(&lab)?;
     let start = Instant::now();
     cycles(&lab, domid, BY_TOOLSTACK, BY_TOOLSTACK_TIMES)?;
