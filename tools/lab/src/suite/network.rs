@@ -464,7 +464,7 @@ pub fn while_flooding<T>(
         };
         let mut process = guest.spawn_within(&endless.script(), limit)?;
         let before = statistic(lab, &vif, "rx_packets")?;
-        let after = at_least(before + 1000, lab.limit(60), || {
+        let after = at_least(before + 1000, lab.limit(180), || {
             statistic(lab, &vif, "rx_packets")
         })?;
         if after < before + 1000 {
