@@ -4,6 +4,7 @@
 //!
 //! C header: [`include/linux/netdevice.h`](srctree/include/linux/netdevice.h)
 
+use super::features::Features;
 use super::skb::SkBuff;
 use crate::bindings;
 use core::marker::PhantomData;
@@ -12,21 +13,13 @@ use core::mem::{
     size_of,
     ManuallyDrop, //
 };
-use core::ops::{
-    BitAnd,
-    BitOr,
-    Deref,
-    Not, //
-};
+use core::ops::Deref;
 use core::ptr::NonNull;
 use kernel::error::to_result;
 use kernel::ffi::c_int;
 use kernel::fmt::Write;
 use kernel::prelude::*;
-use kernel::sync::aref::{
-    ARef,
-    AlwaysRefCounted, //
-};
+use kernel::sync::aref::AlwaysRefCounted;
 use kernel::types::Opaque;
 
 /// A network device, reference counted.
@@ -70,66 +63,6 @@ impl Deref for Name {
 impl kernel::fmt::Display for Name {
     fn fmt(&self, f: &mut kernel::fmt::Formatter<'_>) -> kernel::fmt::Result {
         kernel::fmt::Display::fmt(&**self, f)
-    }
-}
-
-/// What a device can take off the stack's hands.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Features(u64);
-
-impl Features {
-    /// Frames in several pieces.
-    pub(crate) const SG: Self = Self(bindings::NETBACK_F_SG);
-    /// TCP and UDP checksums over IPv4.
-    pub(crate) const IP_CSUM: Self = Self(bindings::NETBACK_F_IP_CSUM);
-    /// TCP and UDP checksums over IPv6.
-    pub(crate) const IPV6_CSUM: Self = Self(bindings::NETBACK_F_IPV6_CSUM);
-    /// TCP segmentation over IPv4.
-    pub(crate) const TSO: Self = Self(bindings::NETBACK_F_TSO);
-    /// TCP segmentation over IPv6.
-    pub(crate) const TSO6: Self = Self(bindings::NETBACK_F_TSO6);
-
-    /// The features as the bits of `netdev_features_t`.
-    pub(crate) fn bits(self) -> u64 {
-        self.0
-    }
-
-    /// The inverse of [`Features::bits`].
-    pub(crate) fn from_bits(bits: u64) -> Self {
-        Self(bits)
-    }
-
-    /// `self` if `condition` holds, otherwise nothing.
-    pub(crate) fn when(self, condition: bool) -> Self {
-        if condition {
-            self
-        } else {
-            Self(0)
-        }
-    }
-}
-
-impl BitOr for Features {
-    type Output = Self;
-
-    fn bitor(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-}
-
-impl BitAnd for Features {
-    type Output = Self;
-
-    fn bitand(self, other: Self) -> Self {
-        Self(self.0 & other.0)
-    }
-}
-
-impl Not for Features {
-    type Output = Self;
-
-    fn not(self) -> Self {
-        Self(!self.0)
     }
 }
 
@@ -256,71 +189,6 @@ impl NetDevice {
     }
 }
 
-/// A transmit queue of a device, for flow control.
-pub(crate) struct TransmitQueue {
-    queue: NonNull<bindings::netdev_queue>,
-    /// Keeps the queue alive.
-    _device: ARef<NetDevice>,
-}
-
-// SAFETY: a transmit queue may be used from any thread.
-unsafe impl Send for TransmitQueue {}
-// SAFETY: as above; its state consists of atomic bits, and its byte queue limits
-// are used as `sent` and `completed` require.
-unsafe impl Sync for TransmitQueue {}
-
-impl TransmitQueue {
-    /// The queue of this number of `device`.
-    pub(crate) fn new(device: ARef<NetDevice>, index: u16) -> Result<Self> {
-        // SAFETY: the device is alive; the index is checked.
-        let queue = unsafe { bindings::netback_tx_queue(device.as_raw(), index.into()) };
-
-        Ok(Self {
-            queue: NonNull::new(queue).ok_or(EINVAL)?,
-            _device: device,
-        })
-    }
-
-    /// Asks the stack not to transmit on the queue.
-    pub(crate) fn stop(&self) {
-        // SAFETY: the queue is alive.
-        unsafe { bindings::netback_tx_stop(self.queue.as_ptr()) };
-    }
-
-    /// Whether the driver has stopped the queue.
-    pub(crate) fn is_stopped(&self) -> bool {
-        // SAFETY: the queue is alive.
-        unsafe { bindings::netback_tx_stopped(self.queue.as_ptr()) }
-    }
-
-    /// Lets the stack transmit again.
-    pub(crate) fn wake(&self) {
-        // SAFETY: the queue is alive.
-        unsafe { bindings::netback_tx_wake(self.queue.as_ptr()) };
-    }
-
-    /// Byte queue limits: `bytes` were taken to be transmitted. With the
-    /// queue's transmit lock held, before anybody can complete them.
-    #[inline]
-    pub(crate) fn sent(&self, bytes: u32) {
-        // SAFETY: the queue is alive.
-        unsafe { bindings::netback_tx_sent(self.queue.as_ptr(), bytes) };
-    }
-
-    /// Byte queue limits: of what was sent, this much is done with. Exactly
-    /// what was sent must be completed, once.
-    pub(crate) fn completed(&self, packets: u32, bytes: u32) {
-        // SAFETY: the queue is alive.
-        unsafe { bindings::netback_tx_completed(self.queue.as_ptr(), packets, bytes) };
-    }
-
-    /// Byte queue limits: nothing is under way. With transmission disabled.
-    pub(crate) fn reset(&self) {
-        // SAFETY: the queue is alive.
-        unsafe { bindings::netback_tx_reset(self.queue.as_ptr()) };
-    }
-}
-
 /// A registered network device with its driver's data. Dropping it unregisters
 /// the device.
 pub(crate) struct Registration<T: Operations> {
@@ -407,7 +275,7 @@ impl<T: Operations> Registration<T> {
                 const { &Self::NETDEV_OPS },
                 const { &Self::ETHTOOL_OPS },
                 const { &Self::STAT_OPS },
-                config.features.0,
+                config.features.bits(),
                 config.max_mtu,
                 config.address.as_ptr(),
             );
@@ -566,7 +434,7 @@ impl<T: Operations> Registration<T> {
         let ours =
             Features::SG | Features::IP_CSUM | Features::IPV6_CSUM | Features::TSO | Features::TSO6;
 
-        (Features(features) & (driver.features() | !ours)).0
+        (Features::from_bits(features) & (driver.features() | !ours)).bits()
     }
 
     extern "C" fn get_stats64(

@@ -4,8 +4,10 @@
 //! and the copies between them and guests.
 
 pub(crate) mod device;
+pub(crate) mod features;
 pub(crate) mod napi;
 pub(crate) mod page_pool;
 pub(crate) mod skb;
 pub(crate) mod skb_list;
 pub(crate) mod transfer;
+pub(crate) mod transmit_queue;

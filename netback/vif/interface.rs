@@ -3,11 +3,11 @@
 //! The `net_device` of a vif: what the host's network stack calls.
 
 use crate::net::device::{
-    Features,
     NetDevice,
     Operations,
     Totals, //
 };
+use crate::net::features::Features;
 use crate::net::skb::SkBuff;
 use crate::netif::fault::DropReason;
 use crate::netif::negotiate;

@@ -9,15 +9,13 @@
 //! the `Attached` is dropped.
 
 use crate::group::Group;
-use crate::net::device::{
-    NetDevice,
-    TransmitQueue, //
-};
+use crate::net::device::NetDevice;
 use crate::net::skb::SkBuff;
 use crate::net::skb_list::{
     SkbList,
     SkbStack, //
 };
+use crate::net::transmit_queue::TransmitQueue;
 use crate::netif::abi;
 use crate::netif::fault::{
     DropReason,

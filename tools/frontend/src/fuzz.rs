@@ -325,6 +325,25 @@ struct Shadow {
 }
 
 impl Shadow {
+    /// Nothing is due yet, in a run from `seed`.
+    fn new(seed: u64) -> Self {
+        Self {
+            due: vec![Due::Nothing; 1 << 16],
+            ids: Vec::new(),
+            outstanding: 0,
+            nulls: 0,
+            rx: RxShadow {
+                bad: [false; RING_SIZE as usize],
+                in_extras: false,
+                more: false,
+            },
+            report: Report {
+                seed,
+                ..Report::default()
+            },
+        }
+    }
+
     /// Notes what is due for the chains of a round. Returns how many responses that are.
     fn expect(&mut self, chains: &mut Vec<Chain>, good: impl Fn(u32) -> bool) -> u32 {
         let mut due = 0;
@@ -604,21 +623,7 @@ fn play(
 /// Carries out a plan on a vif that was claimed; `route` leads to somebody who answers.
 pub fn run(vif: &mut Vif, route: &Route, plan: Plan) -> Result<Report> {
     let start = Instant::now();
-    let mut shadow = Shadow {
-        due: vec![Due::Nothing; 1 << 16],
-        ids: Vec::new(),
-        outstanding: 0,
-        nulls: 0,
-        rx: RxShadow {
-            bad: [false; RING_SIZE as usize],
-            in_extras: false,
-            more: false,
-        },
-        report: Report {
-            seed: plan.seed,
-            ..Report::default()
-        },
-    };
+    let mut shadow = Shadow::new(plan.seed);
     let mut headed = begin(vif, &mut shadow, route, plan.seed)?;
     let mut slots = Vec::with_capacity(RING_SIZE as usize);
     let mut ends = Vec::new();
@@ -744,18 +749,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_noticed() {
-        let mut shadow = Shadow {
-            due: vec![Due::Nothing; 1 << 16],
-            ids: Vec::new(),
-            outstanding: 0,
-            nulls: 0,
-            rx: RxShadow {
-                bad: [false; RING_SIZE as usize],
-                in_extras: false,
-                more: false,
-            },
-            report: Report::default(),
-        };
+        let mut shadow = Shadow::new(0);
         let request = |id| {
             TxRequest {
                 gref: 8,

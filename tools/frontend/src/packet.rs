@@ -159,15 +159,21 @@ pub fn kind(frame: &[u8]) -> Kind {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ROUTE: Route = Route {
+impl Route {
+    /// A way to nowhere, for tests.
+    pub const SOME: Self = Self {
         from: [2, 0, 0, 0, 0, 1],
         to: [2, 0, 0, 0, 0, 2],
         source: Ipv4Addr::new(10, 0, 0, 2),
         destination: Ipv4Addr::new(10, 0, 0, 1),
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROUTE: Route = Route::SOME;
 
     #[test]
     fn frames_are_what_they_were_made_as() {

@@ -233,12 +233,7 @@ pub struct Tally {
 pub fn run(context: &mut Context, filters: &[String]) -> Tally {
     let mut tally = Tally::default();
     let mut failures = Vec::new();
-    let skipped = std::env::var("NETBACK_SKIP").unwrap_or_default();
     for test in select(all(), filters) {
-        if skipped.split(',').any(|name| name == test.name) {
-            println!("skipped {}, as NETBACK_SKIP says", test.name);
-            continue;
-        }
         ui::note(format!("test {} ...", test.name));
         let start = Instant::now();
         let outcome = context.run(&test);
