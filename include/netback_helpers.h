@@ -111,6 +111,9 @@ void netback_napi_bind_thread(struct napi_struct *napi, unsigned int cpu);
 void netback_do_trace_batch(unsigned int group, unsigned int queues,
 			    unsigned int rx_frames, unsigned int tx_frames,
 			    unsigned int pieces);
+bool netback_trace_visit_enabled(void);
+void netback_do_trace_visit(const char *dev, unsigned int queue, unsigned int group,
+			    unsigned int rx_frames, unsigned int tx_frames);
 void netback_do_trace_fault(const char *dev, unsigned int queue, unsigned int domid,
 			    const char *reason, unsigned int reason_len);
 void netback_do_trace_stall(const char *dev, unsigned int queue, bool stalled);

@@ -275,7 +275,17 @@ impl Worker {
                 (queues, left),
                 &mut batch,
             ) {
-                Ok(taken) => left = left.saturating_sub(taken),
+                Ok(taken) => {
+                    left = left.saturating_sub(taken);
+                    let queue = &visit.queue;
+                    trace::visit(
+                        || queue.device.name(),
+                        queue.index,
+                        self.cpu,
+                        taken,
+                        visit.served.0,
+                    );
+                }
                 Err(fault) => visit.fault = Some(fault),
             }
             // Capacity was reserved for as many visits as the loop makes.

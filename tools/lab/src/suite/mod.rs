@@ -5,6 +5,7 @@
 mod basic;
 mod churn;
 mod features;
+mod floods;
 pub mod health;
 mod loading;
 mod network;
@@ -55,6 +56,7 @@ pub fn all() -> Vec<Test> {
     tests.extend(features::tests());
     tests.extend(rings::tests());
     tests.extend(steering::tests());
+    tests.extend(floods::tests());
     tests.extend(network::tests());
     tests.extend(churn::tests());
     tests

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{ensure, Context as _, Result};
 
+use super::floods::while_flooding;
 use super::health;
-use super::network::while_flooding;
 use super::traffic::{both_ways, ping, statistic, Background, DOM0, MIB};
 use super::{test, Context, Test};
 use crate::guest::{Guest, Kind};
