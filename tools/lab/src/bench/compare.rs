@@ -50,7 +50,7 @@ pub fn compare(old: &Record, new: &Record) -> (usize, Vec<Worse>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::record::{Entry, Environment};
+    use crate::bench::record::Entry;
 
     fn record(latency: f64, throughput: f64) -> Record {
         let entry = |workload: &str, metric: &str, value| Entry {
@@ -62,11 +62,11 @@ mod tests {
             spread: 0.0,
         };
         Record {
-            environment: Environment::default(),
             results: vec![
                 entry("rr-idle", "latency", latency),
                 entry("tcp-to-guest-1", "throughput", throughput),
             ],
+            ..Record::default()
         }
     }
 

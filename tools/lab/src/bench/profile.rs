@@ -13,6 +13,7 @@ use std::path::PathBuf;
 
 use anyhow::{ensure, Context, Result};
 
+use super::record::Share;
 use crate::lab::Lab;
 use crate::qemu;
 
@@ -135,13 +136,32 @@ impl Profile {
         of.map(|f| f.instructions).sum()
     }
 
-    /// How often one of dom0's functions was entered.
-    pub fn calls(&self, name: &str) -> u64 {
-        let of = self
-            .functions
-            .iter()
-            .filter(|f| f.owner == Owner::Dom0 && f.name == name);
-        of.map(|f| f.calls).sum()
+    /// How often a function was entered. The kernel has some of them with a suffix to their names,
+    /// which is nothing to callers.
+    pub fn calls(&self, owner: Owner, name: &str) -> u64 {
+        let is = |f: &str| f.strip_suffix("_noprof").unwrap_or(f) == name;
+        let of = self.functions.iter();
+        of.filter(|f| f.owner == owner && is(&f.name))
+            .map(|f| f.calls)
+            .sum()
+    }
+
+    /// The part of the most expensive functions of dom0 and Xen in each of `units`.
+    pub fn shares(&self, units: f64, most: usize) -> Vec<Share> {
+        self.hosts()
+            .take(most)
+            .map(|f| Share {
+                owner: f.owner.name().to_owned(),
+                function: f.name.clone(),
+                instructions: (f.instructions as f64 / units * 10.0).round() / 10.0,
+                calls: (f.calls as f64 / units * 1e3).round() / 1e3,
+            })
+            .collect()
+    }
+
+    fn hosts(&self) -> impl Iterator<Item = &Function> {
+        let host = |f: &&Function| matches!(f.owner, Owner::Dom0 | Owner::Xen);
+        self.functions.iter().filter(host)
     }
 
     /// The most expensive functions of dom0 and Xen as text, for each of `units`.
@@ -152,8 +172,7 @@ impl Profile {
             out.push_str(&format!("{:<6} {total:10.1}\n", owner.name()));
         }
         out.push_str("\n  instr.   calls  whose  function\n");
-        let host = |f: &&Function| matches!(f.owner, Owner::Dom0 | Owner::Xen);
-        for function in self.functions.iter().filter(host).take(most) {
+        for function in self.hosts().take(most) {
             out.push_str(&format!(
                 "{:8.1} {:7.3}  {:<5}  {}\n",
                 function.instructions as f64 / units,
