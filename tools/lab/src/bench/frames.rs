@@ -229,12 +229,17 @@ pub fn queues(station: &mut Station, way: Way, queues: u32) -> Result<()> {
     Ok(())
 }
 
-/// Sends frames, notes their rate and their price, and returns that.
+/// Sends frames, notes their rate and their price, and returns that. What it takes to have them
+/// sent at all, and to look at it, is found with a single frame, and does not count.
 fn priced(station: &mut Station, link: &Link, way: Way, bytes: u32) -> Result<f64> {
     let _sink = link.sink(station, way)?;
     run(station, link, way, bytes, WARM_UP)?;
+    let single = run(station, link, way, bytes, 1)?;
+    let overhead = station.take_count();
     let Run { generated, dom0 } = run(station, link, way, bytes, COUNT)?;
-    let host = dom0 / generated.frames;
+    let more = generated.frames - single.generated.frames;
+    station.discount(overhead, more);
+    let host = (dom0 - single.dom0) / more;
     let rate = generated.frames / generated.nanoseconds * 1e9;
     station.note("frames", "1/s", rate);
     station.note("host", "instructions/frame", host);

@@ -2,10 +2,11 @@
 
 //! What vifs cost that do nothing: memory of dom0's kernel, threads, and the time to connect.
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{anyhow, ensure, Context, Result};
 use netback_proto::FromAgent;
 use serde::Deserialize;
 
+use super::own;
 use super::station::Station;
 use crate::frontend::PROGRAM;
 use crate::guest::Guest;
@@ -100,10 +101,25 @@ pub fn measure(station: &mut Station) -> Result<()> {
     let (warm_up, _) = hold(station, first, 0..1)?;
     warm_up.end_input()?;
     warm_up.wait(station.limit(60))?;
+    own::begin(station)?;
+    first.attach_user_vif(VIFS + 1)?;
+    let (single, _) = hold(station, first, VIFS + 1..VIFS + 2)?;
+    let objects = own::end(station)? / 1024.0 / f64::from(QUEUES);
+    single.end_input()?;
+    single.wait(station.limit(60))?;
     let before = usage(station)?;
-    for guest in &guests {
-        (1..=VIFS).try_for_each(|handle| guest.attach_user_vif(handle))?;
-    }
+    let areas = own::areas(station)?;
+    std::thread::scope(|scope| {
+        let plugging: Vec<_> = guests
+            .iter()
+            .map(|guest| scope.spawn(|| (1..=VIFS).try_for_each(|h| guest.attach_user_vif(h))))
+            .collect();
+        plugging.into_iter().try_for_each(|guest| {
+            guest
+                .join()
+                .map_err(|_| anyhow!("plugging in vifs panicked"))?
+        })
+    })?;
     let plugged = usage(station)?;
     let (mut holders, mut times) = (Vec::new(), Vec::new());
     for guest in &guests {
@@ -112,6 +128,7 @@ pub fn measure(station: &mut Station) -> Result<()> {
         times.extend(held.connect_ns);
     }
     let after = usage(station)?;
+    let areas = own::areas(station)? - areas;
     ensure!(
         times.len() == (GUESTS * VIFS) as usize,
         "{} vifs are connected",
@@ -130,6 +147,7 @@ pub fn measure(station: &mut Station) -> Result<()> {
         "KiB/queue",
         (after.memory - plugged.memory) / queues,
     );
+    station.note("memory-own", "KiB/queue", objects + areas / queues);
     station.note("threads", "threads", after.threads - before.threads);
     station.note("connect", "ms", times[times.len() / 2] / 1e6);
     for holder in holders {

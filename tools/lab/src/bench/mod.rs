@@ -13,6 +13,7 @@ mod floor;
 mod frames;
 mod idle;
 mod latency;
+mod own;
 mod pktgen;
 mod plot;
 pub mod profile;

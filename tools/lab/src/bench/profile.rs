@@ -146,6 +146,28 @@ impl Profile {
             .sum()
     }
 
+    /// Takes off what something else has executed.
+    pub fn discount(&mut self, other: &Self) {
+        let of: HashMap<_, _> = other
+            .functions
+            .iter()
+            .map(|f| ((f.owner, f.name.as_str()), f))
+            .collect();
+        for function in &mut self.functions {
+            if let Some(other) = of.get(&(function.owner, function.name.as_str())) {
+                function.instructions = function.instructions.saturating_sub(other.instructions);
+                function.calls = function.calls.saturating_sub(other.calls);
+            }
+        }
+        self.sort();
+    }
+
+    fn sort(&mut self) {
+        self.functions.sort_by(|a, b| {
+            (b.instructions, &a.name, a.owner).cmp(&(a.instructions, &b.name, b.owner))
+        });
+    }
+
     /// The part of the most expensive functions of dom0 and Xen in each of `units`.
     pub fn shares(&self, units: f64, most: usize) -> Vec<Share> {
         self.hosts()
@@ -274,7 +296,7 @@ impl Profiler {
                 *calls += block.count;
             }
         }
-        let mut functions: Vec<Function> = functions
+        let functions = functions
             .into_iter()
             .map(|((owner, name), (instructions, calls))| Function {
                 owner,
@@ -283,10 +305,9 @@ impl Profiler {
                 calls,
             })
             .collect();
-        functions.sort_by(|a, b| {
-            (b.instructions, &a.name, a.owner).cmp(&(a.instructions, &b.name, b.owner))
-        });
-        Ok(Profile { functions })
+        let mut profile = Profile { functions };
+        profile.sort();
+        Ok(profile)
     }
 }
 
@@ -301,6 +322,28 @@ mod tests {
         assert_eq!(symbols.find(0xffff_ffff_8100_0008).1, "first");
         assert_eq!(symbols.find(0xffff_ffff_8100_0011).1, "second[module]");
         assert_eq!(symbols.find(5).1, "?");
+    }
+
+    #[test]
+    fn overhead_is_taken_off() {
+        let function = |name: &str, instructions, calls| Function {
+            owner: Owner::Dom0,
+            name: name.into(),
+            instructions,
+            calls,
+        };
+        let mut profile = Profile {
+            functions: vec![function("a", 100, 3), function("b_noprof", 50, 5)],
+        };
+        profile.discount(&Profile {
+            functions: vec![function("a", 90, 4), function("c", 7, 1)],
+        });
+        assert_eq!(
+            profile.functions,
+            [function("b_noprof", 50, 5), function("a", 10, 0)]
+        );
+        assert_eq!(profile.calls(Owner::Dom0, "b"), 5);
+        assert_eq!(profile.calls(Owner::Xen, "b"), 0);
     }
 
     #[test]

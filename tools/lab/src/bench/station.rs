@@ -237,6 +237,19 @@ impl Station {
         Ok(())
     }
 
+    /// What was counted last is for something else than a profile.
+    pub fn take_count(&mut self) -> Option<Profile> {
+        self.profiled.take().map(|(profile, _)| profile)
+    }
+
+    /// Of what was counted last `overhead` is not to be counted; the rest is for `units`.
+    pub fn discount(&mut self, overhead: Option<Profile>, units: f64) {
+        if let (Some((profile, of)), Some(overhead)) = (&mut self.profiled, overhead) {
+            profile.discount(&overhead);
+            *of = units;
+        }
+    }
+
     /// What was counted since [`Station::count_from_here`], and for how many frames.
     pub fn counted(&self) -> Option<(&Profile, f64)> {
         self.profiled.as_ref().map(|(p, units)| (p, *units))

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use comfy_table::{presets, CellAlignment, Table};
+use comfy_table::{presets, CellAlignment, Table, TableComponent};
 
 use super::record::{Record, FLOOR};
 use super::targets::{self, Verdict};
@@ -108,6 +108,7 @@ fn right(table: &mut Table, columns: &[usize]) {
 fn with_header<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+    table.remove_style(TableComponent::HorizontalLines);
     table.set_header(header);
     table
 }

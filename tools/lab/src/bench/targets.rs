@@ -215,6 +215,7 @@ pub const TARGETS: &[Target] = &[
     queues("queues-2-to-guest"),
     queues("queues-4-to-guest"),
     ratio("idle-vifs", "memory", AtMost(0.30)),
+    ratio("idle-vifs", "memory-own", AtMost(0.05)),
     own("idle-vifs", "threads", AtMost(2.0)),
     own("flooded-8", "fairness", AtLeast(0.99)),
 ];
