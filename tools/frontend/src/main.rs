@@ -3,10 +3,10 @@
 //! A vif's frontend in user space. It runs as root in a guest, takes the vif away from the kernel's
 //! frontend, and tells what came of it as JSON.
 
-use std::io::{stdin, stdout};
+use std::io::{stdin, stdout, Read};
 use std::net::Ipv4Addr;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
@@ -34,6 +34,8 @@ enum Command {
     Flood(FloodArgs),
     /// Receive frames without looking at them.
     Sink(SinkArgs),
+    /// Connect several vifs, tell how long each took, and keep them until standard input ends.
+    Hold(HoldArgs),
     /// Ask an address for its Ethernet address, and for echoes.
     Check(CheckArgs),
     /// Attack the backend, and tell whether it held as far as can be seen from here.
@@ -128,6 +130,16 @@ struct SinkArgs {
     /// Ask for an event with every so manieth slot.
     #[arg(long, default_value_t = 1)]
     coalesce: u32,
+}
+
+#[derive(Args)]
+struct HoldArgs {
+    /// Numbers of the vifs.
+    #[arg(required = true)]
+    handles: Vec<u32>,
+    /// Queues of each.
+    #[arg(long, default_value_t = 1)]
+    queues: u16,
 }
 
 #[derive(Args)]
@@ -244,12 +256,42 @@ fn run_sink(args: &SinkArgs) -> Result<()> {
     show(&count)
 }
 
+#[derive(Serialize)]
+struct Held {
+    /// From the first word to the backend until it was connected, in nanoseconds, for each vif.
+    connect_ns: Vec<u64>,
+}
+
+fn run_hold(args: &HoldArgs) -> Result<()> {
+    let config = Config {
+        queues: args.queues,
+        // Nothing is to be received, and many vifs have to find room.
+        buffers: 1,
+        pages: 1,
+        ..Config::default()
+    };
+    let mut vifs = Vec::new();
+    let mut connect_ns = Vec::new();
+    for &handle in &args.handles {
+        let mut vif = Vif::claim(handle)?;
+        let start = Instant::now();
+        vif.connect(&config)
+            .with_context(|| format!("vif {handle}"))?;
+        connect_ns.push(start.elapsed().as_nanos() as u64);
+        vifs.push(vif);
+    }
+    show(&Held { connect_ns })?;
+    stdin().read_to_end(&mut Vec::new())?;
+    vifs.iter_mut().try_for_each(Vif::disconnect)
+}
+
 fn run(cli: &Cli) -> Result<()> {
     match &cli.command {
         Command::Status(target) => show(&target.claim()?.status()?),
         Command::Release(target) => target.claim()?.release(),
         Command::Flood(args) => run_flood(args),
         Command::Sink(args) => run_sink(args),
+        Command::Hold(args) => run_hold(args),
         Command::Check(args) => {
             let mut vif = args.target.connect()?;
             Station::new(&mut vif, 0, args.own).check(args.to, Duration::from_secs(30))?;

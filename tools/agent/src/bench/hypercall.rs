@@ -183,11 +183,16 @@ impl Runstate {
         }
         Ok(Self { now, running })
     }
+
+    /// For how long all of them together, in nanoseconds.
+    pub fn running(&self) -> u64 {
+        self.running.iter().sum()
+    }
 }
 
 impl fmt::Display for Runstate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let total: u64 = self.running.iter().sum();
+        let total = self.running();
         write!(f, r#"{{"now_ns":{},"running_ns":{total}}}"#, self.now)
     }
 }

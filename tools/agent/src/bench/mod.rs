@@ -3,15 +3,17 @@
 //! What the lab's benchmark needs done inside a machine. Each tool prints one line of JSON.
 //!
 //! `netback-agent bench TOOL ARGUMENTS`, where the tools are `echo`, `rr`, `ping`, `send`,
-//! `receive`, `runstate`, `grant` and `copy`.
+//! `receive`, `watch`, `runstate`, `grant` and `copy`.
 
 mod grants;
 mod hypercall;
 mod latency;
 mod stream;
+mod watch;
 
 use std::net::SocketAddr;
 use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
 
@@ -57,6 +59,11 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<()> {
             let to = arguments.parse::<SocketAddr>("an address with a port")?;
             let streams = arguments.parse("a number of streams")?;
             stream::send(to, streams, arguments.parse("a size")?)
+        }
+        "watch" => {
+            let time = Duration::from_millis(arguments.parse("a number of milliseconds")?);
+            println!("{}", watch::watch(time, arguments.0)?);
+            Ok(())
         }
         "runstate" => {
             println!("{}", hypercall::Runstate::now()?);

@@ -2,17 +2,25 @@
 
 //! Many vifs at once: what they carry together, and how evenly.
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{ensure, Result};
+use serde::Deserialize;
 
 use super::pktgen::Sink;
-use super::station::Station;
+use super::station::{tool, Station};
 use super::tcp;
 use crate::suite::traffic::statistic;
 
-/// How long is looked at, in seconds of the machine.
-const WINDOW: f64 = 0.25;
+/// How long is looked at, in milliseconds of the machine.
+const WINDOW_MS: u32 = 400;
 /// The first port of the servers.
 const PORT: u16 = 6000;
+
+/// By how much counters have grown.
+#[derive(Deserialize)]
+struct Watched {
+    elapsed_ns: f64,
+    growth: Vec<f64>,
+}
 
 /// Jain's index of fairness: 1 if all have the same, 1/n if one has all.
 fn jain(shares: &[f64]) -> f64 {
@@ -31,10 +39,27 @@ struct Flow {
     handle: u32,
 }
 
+/// Of the vifs that share a bridge each has a network of its own; sees that nobody answers for a
+/// neighbour.
+fn give_addresses(station: &Station, flows: &[Flow]) -> Result<()> {
+    for guest in station.guests() {
+        guest.run("cd /proc/sys/net/ipv4/conf/all; echo 1 > arp_ignore; echo 2 > arp_announce")?;
+    }
+    let mut script = String::new();
+    for Flow { handle, .. } in flows {
+        let bridge = handle % 4;
+        script.push_str(&format!(
+            "ip addr replace 10.0.{handle}.1/24 dev br{bridge}\n"
+        ));
+    }
+    station.dom0().run(&script).map(drop)
+}
+
 /// Has all `flows` send to dom0 as fast as they can; returns the Mbit/s of each.
 fn rates(station: &Station, flows: &[Flow]) -> Result<Vec<f64>> {
     let dom0 = station.dom0();
     let limit = station.limit(120);
+    give_addresses(station, flows)?;
     let (mut servers, mut clients, mut vifs) = (Vec::new(), Vec::new(), Vec::new());
     for (number, flow) in flows.iter().enumerate() {
         let port = PORT + number as u16;
@@ -56,30 +81,20 @@ fn rates(station: &Station, flows: &[Flow]) -> Result<Vec<f64>> {
         counters.push_str(&counter);
         counters.push(' ');
     }
-    let look = format!("cut -d' ' -f1 /proc/uptime; cat {counters}");
-    script.push_str(&format!("{look}; sleep {WINDOW}; {look}"));
-    let text = dom0.run_within(&script, limit)?.stdout;
+    dom0.run_within(&script, limit)?;
+    let looked: Watched = tool(&dom0, &format!("watch {WINDOW_MS} {counters}"), limit)?;
     for client in &clients {
         client.kill(libc::SIGKILL)?;
     }
     drop(servers);
-    let numbers = text
-        .split_whitespace()
-        .map(str::parse)
-        .collect::<Result<Vec<f64>, _>>()
-        .with_context(|| format!("no numbers: {text:?}"))?;
     ensure!(
-        numbers.len() == 2 * (flows.len() + 1),
-        "too few numbers: {text:?}"
+        looked.growth.len() == flows.len() && looked.elapsed_ns > 0.0,
+        "{} of {} counters were read",
+        looked.growth.len(),
+        flows.len()
     );
-    let (before, after) = numbers.split_at(flows.len() + 1);
-    let seconds = after[0] - before[0];
-    ensure!(seconds > 0.0, "no time has passed");
-    Ok(after[1..]
-        .iter()
-        .zip(&before[1..])
-        .map(|(after, before)| (after - before) * 8.0 / 1e6 / seconds)
-        .collect())
+    let rate = |bytes: &f64| bytes * 8e3 / looked.elapsed_ns;
+    Ok(looked.growth.iter().map(rate).collect())
 }
 
 /// The first `count` vifs, of both guests in turn.
@@ -95,8 +110,8 @@ fn flows(count: u32) -> Vec<Flow> {
 /// `count` vifs send to dom0.
 pub fn active(station: &mut Station, count: u32) -> Result<()> {
     let rates = rates(station, &flows(count))?;
-    station.record("throughput", "Mbit/s", rates.iter().sum());
-    station.record("fairness", "index", jain(&rates));
+    station.note("throughput", "Mbit/s", rates.iter().sum());
+    station.note("fairness", "index", jain(&rates));
     Ok(())
 }
 
@@ -116,8 +131,8 @@ pub fn flooded(station: &mut Station) -> Result<()> {
     flooder.run_within("echo stop > /proc/net/pktgen/pgctrl", station.limit(30))?;
     flood.wait(station.limit(30))?;
     let rates = outcome?;
-    station.record("throughput", "Mbit/s", rates.iter().sum());
-    station.record("fairness", "index", jain(&rates));
+    station.note("throughput", "Mbit/s", rates.iter().sum());
+    station.note("fairness", "index", jain(&rates));
     Ok(())
 }
 

@@ -17,7 +17,7 @@ const COUNT: u32 = 20_000;
 #[derive(Deserialize)]
 struct Copied {
     copies: f64,
-    elapsed_ns: f64,
+    running_ns: f64,
 }
 
 /// Nanoseconds of one copy of `bytes` bytes, from the first guest or to it.
@@ -25,7 +25,7 @@ fn copy(station: &Station, direction: &str, bytes: u32, references: &str) -> Res
     let domid = station.guest(0)?.domid()?;
     let arguments = format!("copy {domid} {direction} {bytes} {BATCH} {COUNT} {references}");
     let copied: Copied = tool(&station.dom0(), &arguments, station.limit(60))?;
-    Ok(copied.elapsed_ns / copied.copies)
+    Ok(copied.running_ns / copied.copies)
 }
 
 /// Measures all that the other workloads can be held against.
@@ -49,13 +49,13 @@ pub fn measure(station: &mut Station) -> Result<()> {
         for (name, bytes) in [("64", 60), ("1500", 1514)] {
             let cost = copy(station, direction, bytes, &references)?;
             let workload = format!("frames-{name}-{way}");
-            station.record_as(&workload, FLOOR, "host-net", "instructions/frame", cost);
+            station.note_as(&workload, FLOOR, "host-net", "instructions/frame", cost);
         }
         let cost = copy(station, direction, 4096, &references)?;
         for streams in [1, 4] {
             let workload = format!("tcp-{way}-{streams}");
             let rate = 4096.0 * 8.0 / cost * 1e3;
-            station.record_as(&workload, FLOOR, "throughput", "Mbit/s", rate);
+            station.note_as(&workload, FLOOR, "throughput", "Mbit/s", rate);
         }
     }
     pages.end_input()?;

@@ -1,67 +1,158 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What vifs cost that do nothing: memory of dom0's kernel, and threads.
+//! What vifs cost that do nothing: memory of dom0's kernel, threads, and the time to connect.
 
-use anyhow::{Context, Result};
+use anyhow::{anyhow, ensure, Context, Result};
+use netback_proto::FromAgent;
+use serde::Deserialize;
 
+use super::own;
 use super::station::Station;
+use crate::frontend::PROGRAM;
+use crate::guest::Guest;
+use crate::machine::Process;
 
-/// Guests, and vifs of each in the end. A vif has one queue.
-const GUESTS: u32 = 3;
-const VIFS: u32 = 8;
+/// Guests, vifs of each, and queues of each of these.
+const GUESTS: u32 = 4;
+const VIFS: u32 = 25;
+const QUEUES: u32 = 4;
 
-/// What dom0's kernel uses, in KiB, and how many threads there are besides processes.
-fn usage(station: &Station) -> Result<(f64, f64)> {
-    let script = "sync; echo 3 > /proc/sys/vm/drop_caches; sleep 1; cat /proc/meminfo; \
-        n=0; for p in /proc/[0-9]*; do [ -n \"$(tr -d '\\0' < $p/cmdline 2>/dev/null)\" ] || n=$((n + 1)); done; \
-        echo Kthreads: $n";
-    let text = station.dom0().run_within(script, station.limit(60))?.stdout;
-    let value = |name: &str| {
-        text.lines()
-            .find_map(|line| {
-                line.strip_prefix(name)?
-                    .split_whitespace()
-                    .next()?
-                    .parse()
-                    .ok()
-            })
-            .with_context(|| format!("no {name} in {text:?}"))
-    };
-    let sum = |names: &[&str]| names.iter().map(|name| value(name)).sum::<Result<f64>>();
-    // Whatever is neither free nor user space's is the kernel's.
-    let kernel = value("MemTotal:")? - sum(&["MemFree:", "Buffers:", "Cached:", "AnonPages:"])?;
-    Ok((kernel, value("Kthreads:")?))
+/// What dom0's kernel has.
+#[derive(Clone, Copy)]
+struct Usage {
+    /// Memory, in KiB.
+    memory: f64,
+    /// Threads.
+    threads: f64,
 }
 
-/// Plugs in many vifs and looks at what has grown.
+/// What dom0's kernel has, all of it: whatever memory is neither free nor user space's, and all
+/// threads.
+fn usage(station: &Station) -> Result<Usage> {
+    // Freed memory is seen as free only after RCU had its turn; worker threads come and go.
+    let script = "sync; echo 3 > /proc/sys/vm/drop_caches
+        for c in /sys/kernel/slab/*/shrink; do echo 1 > $c; done 2>/dev/null
+        sleep 1; cat /proc/meminfo
+        n=0; for p in /proc/[0-9]*; do
+            read -r name < $p/comm || continue
+            case $name in kworker*) continue;; esac
+            [ -n \"$(tr -d '\\0' < $p/cmdline)\" ] || n=$((n + 1))
+        done 2>/dev/null
+        echo Threads: $n";
+    let text = station.dom0().run_within(script, station.limit(60))?.stdout;
+    let value = |name: &str| -> Result<f64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+            .with_context(|| format!("no {name} in {text:?}"))
+    };
+    let mut memory = value("MemTotal:")?;
+    for other in ["MemFree:", "Buffers:", "Cached:", "AnonPages:"] {
+        memory -= value(other)?;
+    }
+    Ok(Usage {
+        memory,
+        threads: value("Threads:")?,
+    })
+}
+
+#[derive(Deserialize)]
+struct Held {
+    connect_ns: Vec<f64>,
+}
+
+/// Has a guest connect vifs and keep them.
+fn hold(
+    station: &Station,
+    guest: &Guest,
+    handles: std::ops::Range<u32>,
+) -> Result<(Process, Held)> {
+    let list: Vec<String> = handles.map(|h| h.to_string()).collect();
+    let holder = guest.spawn(&format!(
+        "exec {PROGRAM} hold --queues {QUEUES} {}",
+        list.join(" ")
+    ))?;
+    let (mut said, mut complaints) = (Vec::new(), Vec::new());
+    while !said.ends_with(b"\n") {
+        match holder.next(station.limit(120))? {
+            Some(FromAgent::Output { stderr, data, .. }) if stderr => complaints.extend(data),
+            Some(FromAgent::Output { data, .. }) => said.extend(data),
+            other => anyhow::bail!(
+                "the frontend does not connect: {other:?} {}",
+                String::from_utf8_lossy(&complaints)
+            ),
+        }
+    }
+    Ok((holder, serde_json::from_slice(&said)?))
+}
+
+/// Plugs in vifs, has them connected, and looks at what has grown.
 pub fn measure(station: &mut Station) -> Result<()> {
     let lab = station.lab().clone();
+    let dom0 = lab.dom0();
+    dom0.run(&format!(
+        "echo {QUEUES} > /sys/module/{}/parameters/max_queues",
+        station.driver().module()
+    ))?;
+    // What is set up once, with the first vif, is not a vif's.
     let guests = (0..GUESTS)
-        .map(|_| {
-            let guest = lab.guest().memory(224).vifs(1).start()?;
-            guest.await_vif(0)?;
-            Ok(guest)
-        })
+        .map(|_| lab.guest().memory(224).vifs(0).user_vifs(&[0]).start())
         .collect::<Result<Vec<_>>>()?;
+    let first = guests.first().context("no guest")?;
+    let (warm_up, _) = hold(station, first, 0..1)?;
+    warm_up.end_input()?;
+    warm_up.wait(station.limit(60))?;
+    own::begin(station)?;
+    first.attach_user_vif(VIFS + 1)?;
+    let (single, _) = hold(station, first, VIFS + 1..VIFS + 2)?;
+    let objects = own::end(station)? / 1024.0 / f64::from(QUEUES);
+    single.end_input()?;
+    single.wait(station.limit(60))?;
     let before = usage(station)?;
+    let areas = own::areas(station)?;
+    std::thread::scope(|scope| {
+        let plugging: Vec<_> = guests
+            .iter()
+            .map(|guest| scope.spawn(|| (1..=VIFS).try_for_each(|h| guest.attach_user_vif(h))))
+            .collect();
+        plugging.into_iter().try_for_each(|guest| {
+            guest
+                .join()
+                .map_err(|_| anyhow!("plugging in vifs panicked"))?
+        })
+    })?;
+    let plugged = usage(station)?;
+    let (mut holders, mut times) = (Vec::new(), Vec::new());
     for guest in &guests {
-        (1..VIFS).try_for_each(|handle| guest.attach_vif(handle))?;
+        let (holder, held) = hold(station, guest, 1..VIFS + 1)?;
+        holders.push(holder);
+        times.extend(held.connect_ns);
     }
     let after = usage(station)?;
-    let queues = f64::from(GUESTS * (VIFS - 1));
-    station.record("memory", "KiB/queue", (after.0 - before.0) / queues);
-    station.record(
-        "thread-growth",
-        "threads/queue",
-        (after.1 - before.1) / queues,
+    let areas = own::areas(station)? - areas;
+    ensure!(
+        times.len() == (GUESTS * VIFS) as usize,
+        "{} vifs are connected",
+        times.len()
     );
-    let module = "netback\\|vif[0-9]";
-    let threads = station
-        .dom0()
-        .run(&format!("ps -o comm | grep -c '{module}' || true"))?
-        .text()
-        .parse()
-        .context("no count of threads")?;
-    station.record("threads", "threads", threads);
+    let vifs = f64::from(GUESTS * VIFS);
+    let queues = vifs * f64::from(QUEUES);
+    times.sort_by(f64::total_cmp);
+    station.note(
+        "memory",
+        "KiB/queue",
+        (after.memory - before.memory) / queues,
+    );
+    station.note(
+        "memory-connected",
+        "KiB/queue",
+        (after.memory - plugged.memory) / queues,
+    );
+    station.note("memory-own", "KiB/queue", objects + areas / queues);
+    station.note("threads", "threads", after.threads - before.threads);
+    station.note("connect", "ms", times[times.len() / 2] / 1e6);
+    for holder in holders {
+        holder.end_input()?;
+        holder.wait(station.limit(120))?;
+    }
     Ok(())
 }

@@ -13,6 +13,7 @@ mod floor;
 mod frames;
 mod idle;
 mod latency;
+mod own;
 mod pktgen;
 mod plot;
 pub mod profile;
@@ -27,11 +28,11 @@ pub mod workloads;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anyhow::{bail, Context, Result};
+use anyhow::{anyhow, bail, Result};
 
 pub use compare::{compare, Worse};
-use record::{Environment, Record};
-use station::{Setting, Stage, Station};
+use record::{Entry, Environment, Failure, Record};
+use station::{driver_name, Setting, Stage, Station};
 use workloads::{Workload, WORKLOADS};
 
 use crate::checkout::Checkout;
@@ -92,11 +93,14 @@ fn selected(options: &Options) -> Vec<Workload> {
     WORKLOADS.iter().filter(wanted).copied().collect()
 }
 
-/// One boot and what is to be run there.
+/// What is to be run with the same set-up. One boot will do, unless a workload takes it down.
 struct Errand {
     setting: Setting,
     workloads: Vec<Workload>,
 }
+
+/// How often a lab is booted anew in which workloads fail.
+const BOOTS: usize = 3;
 
 fn errands(options: &Options) -> Vec<Errand> {
     let workloads = selected(options);
@@ -109,8 +113,7 @@ fn errands(options: &Options) -> Vec<Errand> {
                     .filter(|w| w.stage == stage && (!w.driverless || number == 0))
                     .copied()
                     .collect();
-                // How much memory an idle vif takes has nothing to do with copying.
-                if workloads.is_empty() || (stage == Stage::Idle && !erms) {
+                if workloads.is_empty() || (!erms && !stage.copies()) {
                     continue;
                 }
                 let parameters = if driver == Driver::Netback {
@@ -131,35 +134,172 @@ fn errands(options: &Options) -> Vec<Errand> {
             }
         }
     }
+    // With several labs at a time, the longest go first.
+    errands.sort_by_key(|e| (!e.setting.erms, std::cmp::Reverse(e.seconds(1))));
     errands
 }
 
-/// Boots a lab and runs workloads there.
-fn carry_out(errand: &Errand, repetitions: u32) -> Result<Record> {
-    let mut station = Station::boot(errand.setting.clone())?;
-    let outcome = (|| {
-        for workload in &errand.workloads {
-            station.begin(workload.name);
-            let once = workload.stage == Stage::Idle || errand.setting.profile;
-            let repetitions = if once { 1 } else { repetitions };
-            for _ in 0..repetitions {
-                (workload.run)(&mut station)
-                    .with_context(|| format!("workload {}", workload.name))?;
+impl Errand {
+    /// How often a workload is run here.
+    fn repetitions(&self, wanted: u32) -> u32 {
+        let once = self.setting.stage == Stage::Idle || self.setting.profile;
+        if once {
+            1
+        } else {
+            wanted
+        }
+    }
+
+    /// How long it takes, very roughly.
+    fn seconds(&self, repetitions: u32) -> u64 {
+        let once: u64 = self.workloads.iter().map(|w| w.seconds).sum();
+        self.setting.stage.seconds() + once * u64::from(self.repetitions(repetitions))
+    }
+
+    /// Runs the workloads from number `first`; returns that of the first that was not run because
+    /// the one before it took the lab down, if any was.
+    fn boot_and_run(&self, first: usize, progress: &Progress) -> Result<Option<usize>> {
+        let mut station = Station::boot(self.setting.clone())?;
+        progress.booted(self.setting.stage);
+        let environment = environment(&station, progress.repetitions)?;
+        for (number, workload) in self.workloads.iter().enumerate().skip(first) {
+            let outcome = self.run_one(&mut station, workload, progress.repetitions);
+            let mut newer = station.record();
+            newer.environment = environment.clone();
+            let failed = outcome.is_err();
+            if let Err(e) = outcome {
+                let e = e.context(format!("workload {}", workload.name));
+                newer.failures.push(self.failure(workload, &e));
             }
-            station.end()?;
+            progress.keep(newer, workload, &self.setting)?;
+            if failed && !station.is_well() {
+                ui::note(station.lab().tails());
+                return Ok(Some(number + 1).filter(|n| *n < self.workloads.len()));
+            }
         }
-        health::check(station.lab(), None)?;
-        environment(&station, repetitions)
-    })();
-    match outcome {
-        Ok(environment) => Ok(Record {
-            environment,
-            results: station.finish().entries(),
-        }),
-        Err(e) => {
-            let tails = station.lab().tails();
-            Err(e.context(format!("with {:?}\n{tails}", errand.setting.driver)))
+        Ok(None)
+    }
+
+    fn run_one(&self, station: &mut Station, workload: &Workload, wanted: u32) -> Result<()> {
+        station.begin(workload.name);
+        for _ in 0..self.repetitions(wanted) {
+            (workload.run)(station)?;
         }
+        station.end()?;
+        health::check(station.lab(), None)
+    }
+
+    fn failure(&self, workload: &Workload, error: &anyhow::Error) -> Failure {
+        let failure = Failure {
+            workload: self.setting.name_of(workload.name),
+            driver: driver_name(self.setting.driver).into(),
+            why: format!("{error:#}"),
+        };
+        ui::note(format!(
+            "FAILED: {} with {}: {}",
+            failure.workload, failure.driver, failure.why
+        ));
+        failure
+    }
+
+    /// Runs all workloads, whatever fails.
+    fn carry_out(&self, progress: &Progress) -> Result<()> {
+        let mut first = 0;
+        let mut trouble = None;
+        for _ in 0..BOOTS {
+            match self.boot_and_run(first, progress) {
+                Ok(None) => return Ok(()),
+                Ok(Some(next)) => first = next,
+                Err(e) => {
+                    ui::note(format!("{e:#}"));
+                    trouble = Some(e);
+                }
+            }
+        }
+        let e = trouble.unwrap_or_else(|| anyhow!("the lab goes down again and again"));
+        for workload in &self.workloads[first..] {
+            let newer = Record {
+                failures: vec![self.failure(workload, &e)],
+                ..Record::default()
+            };
+            progress.keep(newer, workload, &self.setting)?;
+        }
+        Ok(())
+    }
+}
+
+/// What was found so far, and how much there is to do.
+struct Progress {
+    repetitions: u32,
+    jobs: usize,
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+struct State {
+    record: Record,
+    /// Seconds of work, as they were guessed: what is done, and all.
+    done: u64,
+    all: u64,
+    workloads: usize,
+    of: usize,
+}
+
+impl Progress {
+    fn new(options: &Options, errands: &[Errand], path: PathBuf, record: Record) -> Self {
+        let seconds = |e: &Errand| e.seconds(options.repetitions);
+        Self {
+            repetitions: options.repetitions,
+            jobs: options.jobs.clamp(1, errands.len().max(1)),
+            path,
+            state: Mutex::new(State {
+                record,
+                done: 0,
+                all: errands.iter().map(seconds).sum(),
+                workloads: 0,
+                of: errands.iter().map(|e| e.workloads.len()).sum(),
+            }),
+        }
+    }
+
+    /// A lab is up.
+    fn booted(&self, stage: Stage) {
+        lock(&self.state).done += stage.seconds();
+    }
+
+    /// Takes over what a workload came to. It is kept at once: what comes later may fail, or be
+    /// called off.
+    fn keep(&self, newer: Record, workload: &Workload, setting: &Setting) -> Result<()> {
+        let mut state = lock(&self.state);
+        let name = setting.name_of(workload.name);
+        state.record.forgive(&name, driver_name(setting.driver));
+        state.record.merge(newer);
+        derive(&mut state.record);
+        state.record.store(&self.path)?;
+        let once = setting.stage == Stage::Idle || setting.profile;
+        state.done += workload.seconds * u64::from(if once { 1 } else { self.repetitions });
+        state.workloads += 1;
+        let left = state.all.saturating_sub(state.done);
+        // What was guessed is for an idle machine; the time that has passed tells how it is.
+        let pace = if state.done == 0 {
+            1.0 / self.jobs as f64
+        } else {
+            ui::elapsed().as_secs_f64() / state.done as f64
+        };
+        ui::note(format!(
+            "{} of {} done, about {:.0} minutes to go",
+            state.workloads,
+            state.of,
+            (left as f64 * pace / 60.0).ceil()
+        ));
+        Ok(())
+    }
+
+    fn record(self) -> Record {
+        self.state
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+            .record
     }
 }
 
@@ -214,23 +354,52 @@ fn commit(checkout: &Checkout) -> String {
 
 /// What can be computed from other figures only.
 fn derive(record: &mut Record) {
+    let mut derived = Vec::new();
     for driver in ["netback", "xen-netback"] {
-        let rate = |w: &str| record.get(w, driver, "throughput").cloned();
-        if let (Some(up), Some(down)) = (rate("tcp-from-guest-1"), rate("tcp-to-guest-1")) {
-            let ratio = record::Entry {
-                workload: "tcp-symmetry".into(),
-                driver: driver.into(),
-                metric: "ratio".into(),
-                value: (up.value / down.value * 1e4).round() / 1e4,
-                unit: "from/to".into(),
-                spread: up.spread + down.spread,
+        for suffix in ["", WITHOUT_ERMS] {
+            let figure = |w: &str, m: &str| record.get(&format!("{w}{suffix}"), driver, m);
+            let mut add = |workload: &str, metric: &str, unit: &str, value: f64, spread: f64| {
+                derived.push(Entry {
+                    workload: format!("{workload}{suffix}"),
+                    driver: driver.into(),
+                    metric: metric.into(),
+                    value: (value * 1e4).round() / 1e4,
+                    unit: unit.into(),
+                    spread,
+                });
             };
-            record.merge(Record {
-                environment: record.environment.clone(),
-                results: vec![ratio],
-            });
+            let up = figure("tcp-from-guest-1", "throughput");
+            if let (Some(up), Some(down)) = (up, figure("tcp-to-guest-1", "throughput")) {
+                let spread = up.spread + down.spread;
+                add(
+                    "tcp-symmetry",
+                    "ratio",
+                    "from/to",
+                    up.value / down.value,
+                    spread,
+                );
+            }
+            for way in ["from-guest", "to-guest"] {
+                let Some(one) = figure(&format!("queues-1-{way}"), "host") else {
+                    continue;
+                };
+                for queues in [2, 4] {
+                    let workload = format!("queues-{queues}-{way}");
+                    if let Some(several) = figure(&workload, "host") {
+                        let added = several.value - one.value;
+                        // Of two figures of like size, not of their difference.
+                        let spread = one.spread + several.spread;
+                        add(&workload, "added", "instructions/frame", added, spread);
+                    }
+                }
+            }
         }
     }
+    record.merge(Record {
+        results: derived,
+        ..Record::default()
+    });
+    record.targets = targets::verdicts(record);
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -258,31 +427,24 @@ pub fn run(options: &Options) -> Result<Record> {
     if options.merge && path.exists() {
         record = Record::load(&path)?;
     }
-    let record = Mutex::new(record);
-    let failure = Mutex::new(None);
+    let progress = Progress::new(options, &errands, path, record);
     let waiting = Mutex::new(errands.iter());
+    let trouble = Mutex::new(None);
     std::thread::scope(|scope| {
-        for _ in 0..options.jobs.max(1) {
+        for _ in 0..progress.jobs {
             scope.spawn(|| loop {
                 let Some(errand) = lock(&waiting).next() else {
                     return;
                 };
-                // Kept at once: what comes later may fail, or be called off.
-                let outcome = carry_out(errand, options.repetitions).and_then(|newer| {
-                    let mut record = lock(&record);
-                    record.merge(newer);
-                    derive(&mut record);
-                    record.store(&path)
-                });
-                if let Err(e) = outcome {
+                if let Err(e) = errand.carry_out(&progress) {
                     ui::note(format!("{e:#}"));
-                    lock(&failure).get_or_insert(e);
+                    lock(&trouble).get_or_insert(e);
                 }
             });
         }
     });
-    match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        None => Ok(record.into_inner().unwrap_or_else(PoisonError::into_inner)),
+    match trouble.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        None => Ok(progress.record()),
         Some(e) => Err(e),
     }
 }

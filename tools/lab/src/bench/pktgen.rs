@@ -18,6 +18,8 @@ pub struct Frames<'a> {
     pub bytes: u32,
     /// Into the receive path of the interface, not out of it.
     pub receive: bool,
+    /// On so many queues of the interface, in turn.
+    pub queues: u32,
 }
 
 /// How it went.
@@ -51,7 +53,9 @@ pub fn generate(station: &Station, machine: &Machine, frames: Frames<'_>) -> Res
         count,
         bytes,
         receive,
+        queues,
     } = frames;
+    let last = queues.saturating_sub(1);
     let mode = if receive {
         "echo 'xmit_mode netif_receive' > $d"
     } else {
@@ -64,7 +68,8 @@ pub fn generate(station: &Station, machine: &Machine, frames: Frames<'_>) -> Res
          echo 'add_device {interface}' > $p/kpktgend_0 || exit 1
          {mode}
          for option in 'count {count}' 'pkt_size {bytes}' 'delay 0' 'clone_skb 0' \
-             'dst_mac 02:00:00:00:00:01' 'dst 10.0.0.250'; do
+             'dst_mac 02:00:00:00:00:01' 'dst 10.0.0.250' \
+             'queue_map_min 0' 'queue_map_max {last}'; do
              echo \"$option\" > $d || exit 1
          done
          echo start > $p/pgctrl

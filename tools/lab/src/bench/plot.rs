@@ -7,7 +7,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::table::{digits, Line};
-use super::targets::{Against, Bound};
+use super::targets::{Bound, Verdict};
 
 const OURS: RGBColor = RGBColor(0xd9, 0x5f, 0x2b);
 const THEIRS: RGBColor = RGBColor(0x5b, 0x7d, 0x9c);
@@ -111,24 +111,17 @@ pub fn bars(lines: &[&Line]) -> Result<String> {
 }
 
 /// Where each ratio is, and where it should be.
-pub fn ratios(lines: &[&Line]) -> Result<String> {
+pub fn ratios(verdicts: &[&Verdict]) -> Result<String> {
     const ROW: i32 = 30;
     const HEAD: i32 = 26;
-    let lines: Vec<_> = lines
+    let largest = verdicts
         .iter()
-        .filter_map(|line| {
-            let (bound, against) = line.target?;
-            (against == Against::XenNetback).then_some((line, bound, line.ratio()?))
-        })
-        .collect();
-    let largest = lines
-        .iter()
-        .flat_map(|(_, bound, ratio)| [bound.value(), *ratio])
+        .flat_map(|v| [v.target.value(), v.value])
         .fold(2.0, f64::max)
         * 1.05;
     let room = f64::from(WIDTH - LABELS - VALUES);
     let x = |value: f64| LABELS + (value / largest * room) as i32;
-    let height = HEAD + lines.len() as i32 * ROW + 8;
+    let height = HEAD + verdicts.len() as i32 * ROW + 8;
     draw(height, |area| {
         let mut tick = 0.0;
         while tick <= largest {
@@ -148,22 +141,22 @@ pub fn ratios(lines: &[&Line]) -> Result<String> {
             ))?;
             tick += 0.5;
         }
-        for (row, (line, bound, ratio)) in lines.iter().enumerate() {
+        for (row, verdict) in verdicts.iter().enumerate() {
             let y = HEAD + row as i32 * ROW + ROW / 2;
-            let met = bound.is_met_by(*ratio);
-            let color = if met { GOOD } else { OURS };
+            let ratio = verdict.value;
+            let color = if verdict.met { GOOD } else { OURS };
             area.draw(&Text::new(
-                format!("{} {}", line.workload, line.metric),
+                format!("{} {}", verdict.workload, verdict.metric),
                 (LABELS - 12, y),
                 text(13, INK, HPos::Right, VPos::Center),
             ))?;
             area.draw(&PathElement::new(
-                vec![(x(1.0), y), (x(*ratio), y)],
+                vec![(x(1.0), y), (x(ratio), y)],
                 color.stroke_width(5),
             ))?;
-            area.draw(&Circle::new((x(*ratio), y), 6, color.filled()))?;
-            let goal = x(bound.value());
-            let lean = match bound {
+            area.draw(&Circle::new((x(ratio), y), 6, color.filled()))?;
+            let goal = x(verdict.target.value());
+            let lean = match verdict.target {
                 Bound::AtLeast(_) => 5,
                 Bound::AtMost(_) => -5,
             };

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 
 use anyhow::{ensure, Context, Result};
 
+use super::record::Share;
 use crate::lab::Lab;
 use crate::qemu;
 
@@ -135,13 +136,54 @@ impl Profile {
         of.map(|f| f.instructions).sum()
     }
 
-    /// How often one of dom0's functions was entered.
-    pub fn calls(&self, name: &str) -> u64 {
-        let of = self
+    /// How often a function was entered. The kernel has some of them with a suffix to their names,
+    /// which is nothing to callers.
+    pub fn calls(&self, owner: Owner, name: &str) -> u64 {
+        let is = |f: &str| f.strip_suffix("_noprof").unwrap_or(f) == name;
+        let of = self.functions.iter();
+        of.filter(|f| f.owner == owner && is(&f.name))
+            .map(|f| f.calls)
+            .sum()
+    }
+
+    /// Takes off what something else has executed.
+    pub fn discount(&mut self, other: &Self) {
+        let of: HashMap<_, _> = other
             .functions
             .iter()
-            .filter(|f| f.owner == Owner::Dom0 && f.name == name);
-        of.map(|f| f.calls).sum()
+            .map(|f| ((f.owner, f.name.as_str()), f))
+            .collect();
+        for function in &mut self.functions {
+            if let Some(other) = of.get(&(function.owner, function.name.as_str())) {
+                function.instructions = function.instructions.saturating_sub(other.instructions);
+                function.calls = function.calls.saturating_sub(other.calls);
+            }
+        }
+        self.sort();
+    }
+
+    fn sort(&mut self) {
+        self.functions.sort_by(|a, b| {
+            (b.instructions, &a.name, a.owner).cmp(&(a.instructions, &b.name, b.owner))
+        });
+    }
+
+    /// The part of the most expensive functions of dom0 and Xen in each of `units`.
+    pub fn shares(&self, units: f64, most: usize) -> Vec<Share> {
+        self.hosts()
+            .take(most)
+            .map(|f| Share {
+                owner: f.owner.name().to_owned(),
+                function: f.name.clone(),
+                instructions: (f.instructions as f64 / units * 10.0).round() / 10.0,
+                calls: (f.calls as f64 / units * 1e3).round() / 1e3,
+            })
+            .collect()
+    }
+
+    fn hosts(&self) -> impl Iterator<Item = &Function> {
+        let host = |f: &&Function| matches!(f.owner, Owner::Dom0 | Owner::Xen);
+        self.functions.iter().filter(host)
     }
 
     /// The most expensive functions of dom0 and Xen as text, for each of `units`.
@@ -152,8 +194,7 @@ impl Profile {
             out.push_str(&format!("{:<6} {total:10.1}\n", owner.name()));
         }
         out.push_str("\n  instr.   calls  whose  function\n");
-        let host = |f: &&Function| matches!(f.owner, Owner::Dom0 | Owner::Xen);
-        for function in self.functions.iter().filter(host).take(most) {
+        for function in self.hosts().take(most) {
             out.push_str(&format!(
                 "{:8.1} {:7.3}  {:<5}  {}\n",
                 function.instructions as f64 / units,
@@ -255,7 +296,7 @@ impl Profiler {
                 *calls += block.count;
             }
         }
-        let mut functions: Vec<Function> = functions
+        let functions = functions
             .into_iter()
             .map(|((owner, name), (instructions, calls))| Function {
                 owner,
@@ -264,10 +305,9 @@ impl Profiler {
                 calls,
             })
             .collect();
-        functions.sort_by(|a, b| {
-            (b.instructions, &a.name, a.owner).cmp(&(a.instructions, &b.name, b.owner))
-        });
-        Ok(Profile { functions })
+        let mut profile = Profile { functions };
+        profile.sort();
+        Ok(profile)
     }
 }
 
@@ -282,6 +322,28 @@ mod tests {
         assert_eq!(symbols.find(0xffff_ffff_8100_0008).1, "first");
         assert_eq!(symbols.find(0xffff_ffff_8100_0011).1, "second[module]");
         assert_eq!(symbols.find(5).1, "?");
+    }
+
+    #[test]
+    fn overhead_is_taken_off() {
+        let function = |name: &str, instructions, calls| Function {
+            owner: Owner::Dom0,
+            name: name.into(),
+            instructions,
+            calls,
+        };
+        let mut profile = Profile {
+            functions: vec![function("a", 100, 3), function("b_noprof", 50, 5)],
+        };
+        profile.discount(&Profile {
+            functions: vec![function("a", 90, 4), function("c", 7, 1)],
+        });
+        assert_eq!(
+            profile.functions,
+            [function("b_noprof", 50, 5), function("a", 10, 0)]
+        );
+        assert_eq!(profile.calls(Owner::Dom0, "b"), 5);
+        assert_eq!(profile.calls(Owner::Xen, "b"), 0);
     }
 
     #[test]

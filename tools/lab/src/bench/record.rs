@@ -9,6 +9,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use super::targets::Verdict;
+
 /// The name of what is only copied, by no driver.
 pub const FLOOR: &str = "floor";
 
@@ -48,6 +50,41 @@ pub struct Entry {
     pub spread: f64,
 }
 
+/// A workload that has come to nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Which.
+    pub workload: String,
+    /// With which backend.
+    pub driver: String,
+    /// Why.
+    pub why: String,
+}
+
+/// A function's part in what a workload costs the host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Share {
+    /// Whose it is: `dom0` or `xen`.
+    pub owner: String,
+    /// Its name.
+    pub function: String,
+    /// Instructions for each frame.
+    pub instructions: f64,
+    /// Calls for each frame.
+    pub calls: f64,
+}
+
+/// Where the host's instructions go, the most expensive functions first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Profile {
+    /// In which workload.
+    pub workload: String,
+    /// With which backend.
+    pub driver: String,
+    /// The functions.
+    pub functions: Vec<Share>,
+}
+
 /// All figures of a benchmark.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -55,6 +92,15 @@ pub struct Record {
     pub environment: Environment,
     /// The figures.
     pub results: Vec<Entry>,
+    /// What the figures are meant to reach, and whether they do.
+    #[serde(default)]
+    pub targets: Vec<Verdict>,
+    /// Where instructions go.
+    #[serde(default)]
+    pub profiles: Vec<Profile>,
+    /// What has come to nothing.
+    #[serde(default)]
+    pub failures: Vec<Failure>,
 }
 
 impl Record {
@@ -80,7 +126,9 @@ impl Record {
 
     /// Takes newer figures over, those of the same name in place of older ones.
     pub fn merge(&mut self, newer: Record) {
-        self.environment = newer.environment;
+        if newer.environment != Environment::default() {
+            self.environment = newer.environment;
+        }
         for entry in newer.results {
             let same = self.results.iter_mut().find(|e| {
                 e.workload == entry.workload && e.driver == entry.driver && e.metric == entry.metric
@@ -90,6 +138,21 @@ impl Record {
                 None => self.results.push(entry),
             }
         }
+        for profile in newer.profiles {
+            self.profiles
+                .retain(|p| (&p.workload, &p.driver) != (&profile.workload, &profile.driver));
+            self.profiles.push(profile);
+        }
+        for failure in newer.failures {
+            self.forgive(&failure.workload, &failure.driver);
+            self.failures.push(failure);
+        }
+    }
+
+    /// Forgets that a workload has failed.
+    pub fn forgive(&mut self, workload: &str, driver: &str) {
+        self.failures
+            .retain(|f| (f.workload.as_str(), f.driver.as_str()) != (workload, driver));
     }
 }
 
@@ -109,10 +172,11 @@ impl Samples {
     }
 
     /// The median and the spread of each.
-    pub fn entries(self) -> Vec<Entry> {
+    pub fn entries(&self) -> Vec<Entry> {
         self.0
-            .into_iter()
-            .map(|((workload, driver, metric), (unit, mut values))| {
+            .iter()
+            .map(|((workload, driver, metric), (unit, values))| {
+                let mut values = values.clone();
                 values.sort_by(f64::total_cmp);
                 let median = median(&values);
                 let range = match (values.first(), values.last()) {
@@ -120,11 +184,11 @@ impl Samples {
                     _ => 0.0,
                 };
                 Entry {
-                    workload,
-                    driver,
-                    metric,
+                    workload: workload.clone(),
+                    driver: driver.clone(),
+                    metric: metric.clone(),
                     value: round(median),
-                    unit,
+                    unit: unit.clone(),
                     spread: if median == 0.0 {
                         0.0
                     } else {

@@ -6,7 +6,8 @@ use anyhow::Result;
 
 use super::plot;
 use super::record::{Environment, Record};
-use super::table::{digits, lines, Line};
+use super::table::{self, digits, lines, Line};
+use super::targets::{self, Against, Verdict};
 use super::workloads;
 
 /// Plots that belong together: a title, what to know, and which figures.
@@ -45,6 +46,39 @@ const CHAPTERS: &[Chapter] = &[
         metric: "frames",
     },
     Chapter {
+        title: "Hypercalls",
+        about: "Of dom0, for each 1,000 frames, on one processor; less is better.",
+        prefixes: &["frames-"],
+        metric: "hypercalls",
+    },
+    Chapter {
+        title: "Notifications",
+        about: "Events sent from domain to domain, both ways, for each 1,000 frames, on one \
+                processor; less is better.",
+        prefixes: &["frames-"],
+        metric: "notifications",
+    },
+    Chapter {
+        title: "Allocations",
+        about: "Calls of the allocators of objects and pages in dom0's kernel for each frame, the \
+                generator's included; less is better.",
+        prefixes: &["frames-"],
+        metric: "allocations",
+    },
+    Chapter {
+        title: "Context switches",
+        about: "In dom0, for each 1,000 frames, on one processor; less is better.",
+        prefixes: &["frames-"],
+        metric: "switches",
+    },
+    Chapter {
+        title: "Several queues",
+        about: "Host's instructions for a 64-byte frame, generator and sink included, when the \
+                frames take turns over 1, 2 or 4 queues, on one processor; less is better.",
+        prefixes: &["queues-"],
+        metric: "host",
+    },
+    Chapter {
         title: "Many vifs",
         about: "Mbit/s of all together; more is better.",
         prefixes: &["active-", "flooded-"],
@@ -58,9 +92,17 @@ const CHAPTERS: &[Chapter] = &[
     },
     Chapter {
         title: "Memory of an idle queue",
-        about: "KiB of dom0's kernel, whatever they are used for; less is better.",
+        about:
+            "KiB of dom0's kernel, whatever they are used for, for each queue of 100 vifs of 4; \
+                less is better.",
         prefixes: &["idle-"],
         metric: "memory",
+    },
+    Chapter {
+        title: "Threads",
+        about: "That dom0's kernel has more with 100 vifs of 4 queues; less is better.",
+        prefixes: &["idle-"],
+        metric: "threads",
     },
 ];
 
@@ -90,6 +132,9 @@ th, td { padding: 5px 8px; border-bottom: 1px solid var(--line); white-space: no
 td.n { text-align: right; font-variant-numeric: tabular-nums }
 .met { color: var(--good); font-weight: 600 } .missed { color: var(--ours); font-weight: 600 }
 .wide { overflow-x: auto }
+details { border-top: 1px solid var(--line); padding: 6px 0 } summary { cursor: pointer }
+.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 18px; align-items: start; overflow-x: auto }
+.pair table { font-size: .74rem } td.f { white-space: normal; overflow-wrap: anywhere }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 18px; margin: 0; font-size: .9rem }
 dt { color: var(--soft) } dd { margin: 0 }
 ";
@@ -140,21 +185,17 @@ fn figures(lines: &[Line]) -> String {
     let mut out = String::from(
         "<section><h2>All figures</h2><p>Medians; the spread is the largest value less the \
          smallest, over the median.</p><div class=\"wide\"><table><tr><th>workload<th>metric\
-         <th>unit<th>netback<th>±%<th>xen-netback<th>±%<th>ratio<th>target<th>floor</tr>",
+         <th>unit<th>netback<th>±%<th>xen-netback<th>±%<th>ratio<th>floor<th>netback × floor\
+         <th>xen-netback × floor</tr>",
     );
     for line in lines {
         let number = |text: String| format!("<td class=\"n\">{text}");
         let value = |f: Option<(f64, f64)>| number(f.map_or(String::new(), |f| digits(f.0)));
-        let spread = |f: Option<(f64, f64)>| {
-            number(f.map_or(String::new(), |f| format!("{:.1}", f.1 * 1e2)))
-        };
-        let class = match line.verdict() {
-            None => "",
-            Some(true) => "met",
-            Some(false) => "missed",
-        };
+        let spread =
+            |f: Option<(f64, f64)>| number(f.map_or(String::new(), |f| table::spread(f.1)));
+        let ratio = |r: Option<f64>| number(r.map_or(String::new(), |r| format!("{r:.2}")));
         out.push_str(&format!(
-            "<tr><td title=\"{}\">{}<td>{}<td>{}{}{}{}{}{}<td class=\"{class}\">{}{}</tr>",
+            "<tr><td title=\"{}\">{}<td>{}<td>{}{}{}{}{}{}{}{}{}</tr>",
             escape(workloads::about(&line.workload)),
             escape(&line.workload),
             escape(&line.metric),
@@ -163,12 +204,118 @@ fn figures(lines: &[Line]) -> String {
             spread(line.ours),
             value(line.theirs),
             spread(line.theirs),
-            number(line.ratio().map_or(String::new(), |r| format!("{r:.3}"))),
-            escape(&line.wanted()),
+            ratio(line.ratio()),
             number(line.floor.map_or(String::new(), digits)),
+            ratio(line.floors(line.ours)),
+            ratio(line.floors(line.theirs)),
         ));
     }
     out.push_str("</table></div></section>");
+    out
+}
+
+/// Targets as a table.
+fn wanted(verdicts: &[&Verdict]) -> String {
+    let mut out = String::from(
+        "<div class=\"wide\"><table><tr><th>workload<th>metric<th>netback<th>xen-netback\
+         <th>figure<th>target<th></tr>",
+    );
+    for verdict in verdicts {
+        out.push_str(&format!(
+            "<tr><td title=\"{}\">{}<td>{}<td class=\"n\">{}<td class=\"n\">{}<td class=\"n\">{}{}\
+             <td>{}<td class=\"{word}\">{word}</tr>",
+            escape(workloads::about(&verdict.workload)),
+            escape(&verdict.workload),
+            escape(&verdict.metric),
+            digits(verdict.netback),
+            verdict.xen_netback.map_or(String::new(), digits),
+            digits(verdict.value),
+            verdict.figure.mark(),
+            escape(&verdict.wanted()),
+            word = verdict.word(),
+        ));
+    }
+    out.push_str("</table></div>");
+    out
+}
+
+/// Targets on one kind of processor.
+fn chapter_of_targets(verdicts: &[&Verdict], title: &str) -> Result<String> {
+    let ratios: Vec<&Verdict> = verdicts
+        .iter()
+        .filter(|v| v.figure == Against::Ratio)
+        .copied()
+        .collect();
+    if verdicts.is_empty() {
+        return Ok(String::new());
+    }
+    let mut out = format!(
+        "<section><h2>{title}</h2><p>netback over xen-netback. The angle is where the target is \
+         and points to where it is met.</p>"
+    );
+    if !ratios.is_empty() {
+        out.push_str(&plot::ratios(&ratios)?);
+    }
+    out.push_str(&wanted(verdicts));
+    out.push_str("</section>");
+    Ok(out)
+}
+
+/// Where the instructions go, for both drivers side by side.
+fn profiles(record: &Record) -> String {
+    let mut out = String::new();
+    let ours = record.profiles.iter().filter(|p| p.driver == "netback");
+    for profile in ours.filter(|p| p.workload.starts_with("frames-")) {
+        let theirs = record
+            .profiles
+            .iter()
+            .find(|p| p.driver == "xen-netback" && p.workload == profile.workload);
+        out.push_str(&format!(
+            "<details><summary>{}</summary><div class=\"pair\">",
+            escape(&profile.workload)
+        ));
+        for profile in std::iter::once(profile).chain(theirs) {
+            out.push_str(&format!(
+                "<table><tr><th>{}<th>function<th>instr.<th>calls</tr>",
+                profile.driver
+            ));
+            for share in &profile.functions {
+                out.push_str(&format!(
+                    "<tr><td>{}<td class=\"f\">{}<td class=\"n\">{:.0}<td class=\"n\">{:.2}</tr>",
+                    escape(&share.owner),
+                    escape(&share.function),
+                    share.instructions,
+                    share.calls
+                ));
+            }
+            out.push_str("</table>");
+        }
+        out.push_str("</div></details>");
+    }
+    if out.is_empty() {
+        return out;
+    }
+    format!(
+        "<section><h2>Where the instructions go</h2><p>The most expensive functions of dom0's kernel \
+         and of Xen, for each frame, counted by the emulator, generator and sink included. What Xen \
+         does for the guest is counted as well.</p>{out}</section>"
+    )
+}
+
+fn failures(record: &Record) -> String {
+    if record.failures.is_empty() {
+        return String::new();
+    }
+    let mut out = String::from("<section><h2>Failed</h2><dl>");
+    for failure in &record.failures {
+        out.push_str(&format!(
+            "<dt class=\"missed\">{}, {}<dd>{}",
+            escape(&failure.workload),
+            escape(&failure.driver),
+            escape(failure.why.lines().next().unwrap_or_default())
+        ));
+    }
+    out.push_str("</dl></section>");
     out
 }
 
@@ -201,9 +348,22 @@ fn environment(environment: &Environment) -> String {
 /// The report as one HTML file.
 pub fn html(record: &Record) -> Result<String> {
     let lines = lines(record);
-    let verdicts: Vec<bool> = lines.iter().filter_map(Line::verdict).collect();
-    let met = verdicts.iter().filter(|met| **met).count();
-    let targets: Vec<&Line> = lines.iter().filter(|l| l.verdict().is_some()).collect();
+    let verdicts = targets::verdicts(record);
+    let of = |erms: bool| -> Vec<&Verdict> {
+        verdicts
+            .iter()
+            .filter(|v| v.without_erms() != erms)
+            .collect()
+    };
+    let (with, without) = (of(true), of(false));
+    let score = |verdicts: &[&Verdict], text: &str| {
+        if verdicts.is_empty() {
+            return String::new();
+        }
+        let met = verdicts.iter().filter(|v| v.met).count();
+        let all = verdicts.len();
+        format!("<div><b>{met} of {all}</b><small>{text}</small></div>")
+    };
     let mut out = format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
@@ -211,26 +371,27 @@ pub fn html(record: &Record) -> Result<String> {
          <h1>netback and xen-netback</h1>\
          <p>The same Xen, the same stock kernel, the same guests; only the backend module differs. \
          Time counts instructions, so figures repeat on any machine. Mind that the emulator charges \
-         each step of a <code>rep movs</code>: copies look dearer than on real processors.</p>\
-         <div class=\"score\"><div><b>{met} of {}</b><small>targets met</small></div></div>\
+         each step of a <code>rep movs</code>: copies look dearer than on real processors, less so \
+         without ERMS.</p>\
+         <div class=\"score\">{}{}</div>\
          <div class=\"keys\"><span style=\"--c: var(--ours)\">netback</span>\
          <span style=\"--c: var(--theirs)\">xen-netback</span>\
          <span style=\"--c: var(--floor)\">floor: grant copies alone</span></div>",
-        verdicts.len()
+        score(&with, "targets met"),
+        score(&without, "targets met without ERMS"),
     );
-    if !targets.is_empty() {
-        out.push_str(
-            "<section><h2>Ratios and targets</h2><p>netback over xen-netback. The angle is where \
-             the target is and points to where it is met.</p>",
-        );
-        out.push_str(&plot::ratios(&targets)?);
-        out.push_str("</section>");
-    }
+    out.push_str(&failures(record));
+    out.push_str(&chapter_of_targets(&with, "Ratios and targets")?);
+    out.push_str(&chapter_of_targets(
+        &without,
+        "Ratios and targets without ERMS",
+    )?);
     for part in CHAPTERS {
         if let Some(text) = chapter(part, &lines)? {
             out.push_str(&text);
         }
     }
+    out.push_str(&profiles(record));
     out.push_str(&figures(&lines));
     out.push_str(&environment(&record.environment));
     out.push_str("</main></html>\n");

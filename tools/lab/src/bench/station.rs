@@ -8,11 +8,15 @@ use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
 
 use super::profile::{Profile, Profiler};
-use super::record::Samples;
+use super::record::{Record, Samples};
 use crate::guest::Guest;
 use crate::lab::{Driver, Lab};
 use crate::machine::{Machine, Output, Process};
+use crate::suite::health;
 use crate::ui;
+
+/// How many functions of a profile are kept in the record.
+const SHOWN: usize = 24;
 
 /// Machines that workloads ask for. Those that ask for the same share one boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +47,23 @@ impl Stage {
         match self {
             Self::Single => (1, 1),
             Self::Pair => (2, 1),
-            Self::Many => (2, 4),
+            Self::Many => (2, 8),
             Self::Idle => (0, 0),
+        }
+    }
+
+    /// Whether what it costs to copy has a part in its figures.
+    pub fn copies(self) -> bool {
+        matches!(self, Self::Single | Self::Pair)
+    }
+
+    /// How long it takes until its machines are up, very roughly.
+    pub fn seconds(self) -> u64 {
+        match self {
+            Self::Single => 60,
+            Self::Pair => 70,
+            Self::Many => 120,
+            Self::Idle => 15,
         }
     }
 }
@@ -60,8 +79,22 @@ pub struct Setting {
     pub erms: bool,
     /// Which machines.
     pub stage: Stage,
-    /// Count what is executed.
+    /// Count what is executed in all workloads, not only where it is a figure.
     pub profile: bool,
+}
+
+impl Setting {
+    /// Whether the emulator counts what is executed. It does not where there are two processors:
+    /// with the plugin, Xen does not get its second one up.
+    fn counts(&self) -> bool {
+        self.profile || self.stage == Stage::Single
+    }
+
+    /// What results call a workload that is run so.
+    pub fn name_of(&self, workload: &str) -> String {
+        let suffix = if self.erms { "" } else { super::WITHOUT_ERMS };
+        format!("{workload}{suffix}")
+    }
 }
 
 /// As results name it.
@@ -83,6 +116,7 @@ pub struct Station {
     profiler: Option<Profiler>,
     /// What the last count found, and for how many frames, if it was of frames.
     profiled: Option<(Profile, f64)>,
+    profiles: Vec<super::record::Profile>,
 }
 
 impl Station {
@@ -97,14 +131,13 @@ impl Station {
         let lab = Lab::builder()
             .driver(driver)
             .parameters(&setting.parameters)
-            // With the plugin, Xen does not get its second processor up.
-            .cpus(if setting.profile { 1 } else { stage.cpus() })
+            .cpus(if setting.counts() { 1 } else { stage.cpus() })
             .icount(stage != Stage::Idle)
             .erms(erms)
-            .profile(setting.profile)
+            .profile(setting.counts())
             .name(&format!("bench-{}", driver_name(driver)))
             .boot()?;
-        let mut profiler = setting.profile.then(|| Profiler::new(&lab)).transpose()?;
+        let mut profiler = setting.counts().then(|| Profiler::new(&lab)).transpose()?;
         let step = ui::step(format!("starting guests, {}", driver_name(driver)));
         let (guests, vifs) = stage.guests();
         let guests = (0..guests)
@@ -114,6 +147,10 @@ impl Station {
                 Ok(guest)
             })
             .collect::<Result<Vec<_>>>()?;
+        // A connection is not to be helped by what earlier ones have learnt of the way.
+        for machine in guests.iter().map(Guest::machine).chain([lab.dom0()]) {
+            machine.run("echo 1 > /proc/sys/net/ipv4/tcp_no_metrics_save")?;
+        }
         step.done();
         if let Some(profiler) = &mut profiler {
             lab.dom0()
@@ -128,6 +165,7 @@ impl Station {
             workload: "",
             profiler,
             profiled: None,
+            profiles: Vec::new(),
         })
     }
 
@@ -186,17 +224,61 @@ impl Station {
         let Some((profile, units)) = self.profiled.take() else {
             return Ok(());
         };
-        let name = format!("{}-{}", self.workload, driver_name(self.driver()));
+        let workload = self.setting.name_of(self.workload);
+        let driver = driver_name(self.driver());
+        let name = format!("{}-{driver}", workload.replace('/', "-"));
         let text = format!("{name}, per {units} units\n{}", profile.text(units, 120));
         let path = super::directory()?.join(format!("profile-{name}.txt"));
         std::fs::write(&path, &text)?;
-        ui::note(format!("{}:\n{text}", path.display()));
+        if self.setting.profile {
+            ui::note(format!("{}:\n{text}", path.display()));
+        }
+        self.profiles.push(super::record::Profile {
+            workload,
+            driver: driver.into(),
+            functions: profile.shares(units, SHOWN),
+        });
         Ok(())
     }
 
-    /// Records a figure of the workload under way.
-    pub fn record(&mut self, metric: &str, unit: &str, value: f64) {
-        self.record_as(
+    /// What was counted last is for something else than a profile.
+    pub fn take_count(&mut self) -> Option<Profile> {
+        self.profiled.take().map(|(profile, _)| profile)
+    }
+
+    /// Of what was counted last `overhead` is not to be counted; the rest is for `units`.
+    pub fn discount(&mut self, overhead: Option<Profile>, units: f64) {
+        if let (Some((profile, of)), Some(overhead)) = (&mut self.profiled, overhead) {
+            profile.discount(&overhead);
+            *of = units;
+        }
+    }
+
+    /// What was counted since [`Station::count_from_here`], and for how many frames.
+    pub fn counted(&self) -> Option<(&Profile, f64)> {
+        self.profiled.as_ref().map(|(p, units)| (p, *units))
+    }
+
+    /// Whether its machines still answer.
+    pub fn is_well(&self) -> bool {
+        let answers = |m: &Machine| m.run_within("true", self.limit(10)).is_ok();
+        answers(&self.dom0())
+            && self.guests.iter().all(|g| answers(g))
+            && health::check(&self.lab, None).is_ok()
+    }
+
+    /// What was recorded so far.
+    pub fn record(&self) -> Record {
+        Record {
+            results: self.samples.entries(),
+            profiles: self.profiles.clone(),
+            ..Record::default()
+        }
+    }
+
+    /// Notes a figure of the workload under way.
+    pub fn note(&mut self, metric: &str, unit: &str, value: f64) {
+        self.note_as(
             self.workload,
             driver_name(self.driver()),
             metric,
@@ -205,27 +287,11 @@ impl Station {
         );
     }
 
-    /// Records a figure under another name.
-    pub fn record_as(
-        &mut self,
-        workload: &str,
-        driver: &str,
-        metric: &str,
-        unit: &str,
-        value: f64,
-    ) {
+    /// Notes a figure under another name.
+    pub fn note_as(&mut self, workload: &str, driver: &str, metric: &str, unit: &str, value: f64) {
         ui::note(format!("{driver}: {workload}: {metric} {value:.3} {unit}"));
-        let workload = if self.setting.erms {
-            workload.to_owned()
-        } else {
-            format!("{workload}{}", super::WITHOUT_ERMS)
-        };
+        let workload = self.setting.name_of(workload);
         self.samples.add(&workload, driver, metric, unit, value);
-    }
-
-    /// What was recorded; the lab ends.
-    pub fn finish(self) -> Samples {
-        self.samples
     }
 }
 

@@ -4,10 +4,10 @@
 
 use std::collections::BTreeSet;
 
-use comfy_table::{presets, CellAlignment, Table};
+use comfy_table::{presets, CellAlignment, Table, TableComponent};
 
 use super::record::{Record, FLOOR};
-use super::targets::{self, Against, Bound};
+use super::targets::{self, Verdict};
 use super::workloads::WORKLOADS;
 
 /// A number with as many digits as it deserves.
@@ -34,8 +34,8 @@ pub struct Line {
     pub theirs: Option<(f64, f64)>,
     /// What the copies alone come to.
     pub floor: Option<f64>,
-    /// What is wanted, if anything, and whether of the ratio.
-    pub target: Option<(Bound, Against)>,
+    /// How it stands to what is wanted, if anything is.
+    pub target: Option<Verdict>,
 }
 
 impl Line {
@@ -45,38 +45,21 @@ impl Line {
         (theirs != 0.0).then_some(self.ours?.0 / theirs)
     }
 
-    /// Whether the target is met, if there is one and the figures are there.
-    pub fn verdict(&self) -> Option<bool> {
-        let (bound, against) = self.target?;
-        let value = match against {
-            Against::XenNetback => self.ratio()?,
-            Against::Nothing => self.ours?.0,
+    /// How many times the floor a figure is; for a rate, how many times as much the floor allows.
+    pub fn floors(&self, figure: Option<(f64, f64)>) -> Option<f64> {
+        let (value, floor) = (figure?.0, self.floor?);
+        let (over, under) = if self.unit.starts_with("instructions") {
+            (value, floor)
+        } else {
+            (floor, value)
         };
-        Some(bound.is_met_by(value))
-    }
-
-    /// The target in words.
-    pub fn wanted(&self) -> String {
-        match self.target {
-            None => String::new(),
-            Some((bound, against)) => {
-                let sign = match bound {
-                    Bound::AtLeast(_) => "≥",
-                    Bound::AtMost(_) => "≤",
-                };
-                let of = if against == Against::XenNetback {
-                    "×"
-                } else {
-                    ""
-                };
-                format!("{sign} {}{of}", bound.value())
-            }
-        }
+        (under != 0.0).then_some(over / under)
     }
 }
 
 /// The lines, in the order of the workloads.
 pub fn lines(record: &Record) -> Vec<Line> {
+    let verdicts = targets::verdicts(record);
     let place = |name: &str| {
         let bare = name.strip_suffix(super::WITHOUT_ERMS);
         let at = WORKLOADS
@@ -102,7 +85,10 @@ pub fn lines(record: &Record) -> Vec<Line> {
                 ours: figure("netback"),
                 theirs: figure("xen-netback"),
                 floor: figure(FLOOR).map(|f| f.0),
-                target: targets::of(&workload, &metric).map(|t| (t.bound, t.against)),
+                target: verdicts
+                    .iter()
+                    .find(|v| v.workload == workload && v.metric == metric)
+                    .cloned(),
                 unit,
                 workload,
                 metric,
@@ -111,11 +97,29 @@ pub fn lines(record: &Record) -> Vec<Line> {
         .collect()
 }
 
-/// All figures.
-pub fn table(record: &Record) -> String {
+fn right(table: &mut Table, columns: &[usize]) {
+    for &column in columns {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+}
+
+fn with_header<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
-    table.set_header([
+    table.remove_style(TableComponent::HorizontalLines);
+    table.set_header(header);
+    table
+}
+
+fn optional(value: Option<f64>) -> String {
+    value.map_or(String::new(), digits)
+}
+
+/// All figures.
+fn figures(record: &Record) -> Table {
+    let mut table = with_header([
         "workload",
         "metric",
         "unit",
@@ -124,14 +128,13 @@ pub fn table(record: &Record) -> String {
         "xen-netback",
         "±%",
         "ratio",
-        "target",
-        "",
         "floor",
+        "× floor",
+        "",
     ]);
     for line in lines(record) {
-        let value = |f: Option<(f64, f64)>| f.map_or(String::new(), |f| digits(f.0));
-        let spread =
-            |f: Option<(f64, f64)>| f.map_or(String::new(), |f| format!("{:.1}", f.1 * 100.0));
+        let value = |f: Option<(f64, f64)>| optional(f.map(|f| f.0));
+        let spread = |f: Option<(f64, f64)>| f.map_or(String::new(), |f| spread(f.1));
         table.add_row([
             line.workload.clone(),
             line.metric.clone(),
@@ -141,20 +144,70 @@ pub fn table(record: &Record) -> String {
             value(line.theirs),
             spread(line.theirs),
             line.ratio().map_or(String::new(), |r| format!("{r:.3}")),
-            line.wanted(),
-            match line.verdict() {
-                None => "",
-                Some(true) => "met",
-                Some(false) => "missed",
-            }
-            .to_owned(),
-            line.floor.map_or(String::new(), digits),
+            optional(line.floor),
+            line.floors(line.ours)
+                .map_or(String::new(), |f| format!("{f:.2}")),
+            line.floors(line.theirs)
+                .map_or(String::new(), |f| format!("{f:.2}")),
         ]);
     }
-    for column in [3, 4, 5, 6, 7, 10] {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
+    right(&mut table, &[3, 4, 5, 6, 7, 8, 9, 10]);
+    table
+}
+
+/// A spread in per cent.
+pub fn spread(spread: f64) -> String {
+    format!("{:.1}", spread * 100.0)
+}
+
+/// What is wanted, and whether it is reached.
+fn wanted(record: &Record) -> Table {
+    let mut table = with_header([
+        "workload",
+        "metric",
+        "netback",
+        "xen-netback",
+        "figure",
+        "target",
+        "",
+    ]);
+    for verdict in targets::verdicts(record) {
+        table.add_row([
+            verdict.workload.clone(),
+            verdict.metric.clone(),
+            digits(verdict.netback),
+            optional(verdict.xen_netback),
+            format!("{}{}", digits(verdict.value), verdict.figure.mark()),
+            verdict.wanted(),
+            verdict.word().to_owned(),
+        ]);
+    }
+    right(&mut table, &[2, 3, 4]);
+    table
+}
+
+/// Everything as text: figures, targets, and what has failed.
+pub fn table(record: &Record) -> String {
+    let mut out = format!("{}\n{}\n", figures(record), wanted(record));
+    for erms in [true, false] {
+        let of: Vec<_> = record
+            .targets
+            .iter()
+            .filter(|v| v.without_erms() != erms)
+            .collect();
+        if !of.is_empty() {
+            let met = of.iter().filter(|v| v.met).count();
+            let on = if erms { "with ERMS" } else { "without ERMS" };
+            out.push_str(&format!("{met} of {} targets met {on}\n", of.len()));
         }
     }
-    table.to_string()
+    for failure in &record.failures {
+        out.push_str(&format!(
+            "FAILED: {} with {}: {}\n",
+            failure.workload,
+            failure.driver,
+            failure.why.lines().next().unwrap_or_default()
+        ));
+    }
+    out
 }

@@ -51,7 +51,7 @@ fn run(
     station.count_to_here(UNITS)?;
     let Received { bytes, elapsed_ns } =
         serde_json::from_str(&text).with_context(|| format!("the receiver said {text:?}"))?;
-    station.record("throughput", "Mbit/s", bytes * 8e3 / elapsed_ns);
+    station.note("throughput", "Mbit/s", bytes * 8e3 / elapsed_ns);
     Ok(())
 }
 

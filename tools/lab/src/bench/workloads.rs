@@ -21,6 +21,8 @@ pub struct Workload {
     pub quick: bool,
     /// Whether it is the same with any driver, and needs to be run with one only.
     pub driverless: bool,
+    /// How long it takes once, very roughly, on an idle machine.
+    pub seconds: u64,
     /// Does it once.
     pub run: fn(&mut Station) -> Result<()>,
 }
@@ -37,6 +39,7 @@ const fn workload(
         stage,
         quick: false,
         driverless: false,
+        seconds: 4,
         run,
     }
 }
@@ -44,6 +47,11 @@ const fn workload(
 impl Workload {
     const fn quick(mut self) -> Self {
         self.quick = true;
+        self
+    }
+
+    const fn seconds(mut self, seconds: u64) -> Self {
+        self.seconds = seconds;
         self
     }
 
@@ -56,8 +64,7 @@ impl Workload {
 use Stage::{Idle, Many, Pair, Single};
 use Way::{FromGuest, ToGuest};
 
-/// The workloads, in the order in which they are run. Rows for several queues join them when the
-/// module has several queues.
+/// The workloads, in the order in which they are run.
 pub const WORKLOADS: &[Workload] = &[
     workload("tcp-from-guest-1", "TCP, guest to dom0", Pair, |s| {
         tcp::from_guest(s, 1)
@@ -163,19 +170,67 @@ pub const WORKLOADS: &[Workload] = &[
         Single,
         |s| frames::cost(s, ToGuest, 1514),
     ),
+    workload(
+        "queues-1-from-guest",
+        "64-byte frames, guest to dom0, one queue",
+        Single,
+        |s| frames::queues(s, FromGuest, 1),
+    ),
+    workload(
+        "queues-2-from-guest",
+        "64-byte frames, guest to dom0, over two queues in turn",
+        Single,
+        |s| frames::queues(s, FromGuest, 2),
+    ),
+    workload(
+        "queues-4-from-guest",
+        "64-byte frames, guest to dom0, over four queues in turn",
+        Single,
+        |s| frames::queues(s, FromGuest, 4),
+    ),
+    workload(
+        "queues-1-to-guest",
+        "64-byte frames, dom0 to guest, one queue",
+        Single,
+        |s| frames::queues(s, ToGuest, 1),
+    ),
+    workload(
+        "queues-2-to-guest",
+        "64-byte frames, dom0 to guest, over two queues in turn",
+        Single,
+        |s| frames::queues(s, ToGuest, 2),
+    ),
+    workload(
+        "queues-4-to-guest",
+        "64-byte frames, dom0 to guest, over four queues in turn",
+        Single,
+        |s| frames::queues(s, ToGuest, 4),
+    ),
     workload("active-2", "two vifs send to dom0", Many, |s| {
         fairness::active(s, 2)
     }),
     workload("active-8", "eight vifs send to dom0", Many, |s| {
         fairness::active(s, 8)
-    }),
+    })
+    .seconds(10),
+    workload("active-16", "sixteen vifs send to dom0", Many, |s| {
+        fairness::active(s, 16)
+    })
+    .seconds(20),
     workload(
         "flooded-8",
         "four vifs send while a fifth floods dom0 with small frames",
         Many,
         fairness::flooded,
-    ),
-    workload("idle-vifs", "vifs that do nothing", Idle, idle::measure),
+    )
+    .seconds(10),
+    workload(
+        "idle-vifs",
+        "100 vifs of 4 queues that do nothing",
+        Idle,
+        idle::measure,
+    )
+    .seconds(90),
 ];
 
 /// The description of a workload.

@@ -139,6 +139,10 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
     };
     show(&record)?;
     ui::note("done");
+    if !record.failures.is_empty() {
+        println!("{} workloads have failed", record.failures.len());
+        return Ok(ExitCode::FAILURE);
+    }
     if args.quick {
         return judge(&record);
     }
