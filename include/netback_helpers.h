@@ -95,7 +95,9 @@ unsigned int netback_tx_queues(const struct net_device *dev);
 void netback_tx_stop(struct netdev_queue *queue);
 bool netback_tx_stopped(const struct netdev_queue *queue);
 void netback_tx_wake(struct netdev_queue *queue);
-void netback_tx_sent(struct netdev_queue *queue, unsigned int bytes);
+bool netback_tx_sent(struct netdev_queue *queue, unsigned int bytes);
+bool netback_xmit_more(void);
+bool netback_tx_full(const struct netdev_queue *queue);
 void netback_tx_completed(struct netdev_queue *queue, unsigned int packets,
 			  unsigned int bytes);
 void netback_tx_reset(struct netdev_queue *queue);

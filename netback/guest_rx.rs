@@ -76,7 +76,7 @@ impl GuestRx {
             None => {
                 // Buffers posted meanwhile are what an event was for.
                 work.rx.available()?;
-                waiting |= !queue.backlog.is_empty();
+                waiting |= queue.wants_worker(0);
             }
         }
         Ok(waiting)

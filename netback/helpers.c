@@ -362,9 +362,19 @@ void netback_tx_wake(struct netdev_queue *queue)
 	netif_tx_wake_queue(queue);
 }
 
-void netback_tx_sent(struct netdev_queue *queue, unsigned int bytes)
+bool netback_tx_sent(struct netdev_queue *queue, unsigned int bytes)
 {
-	netdev_tx_sent_queue(queue, bytes);
+	return !__netdev_tx_sent_queue(queue, bytes, netdev_xmit_more());
+}
+
+bool netback_xmit_more(void)
+{
+	return netdev_xmit_more();
+}
+
+bool netback_tx_full(const struct netdev_queue *queue)
+{
+	return netif_xmit_stopped(queue);
 }
 
 void netback_tx_completed(struct netdev_queue *queue, unsigned int packets,
