@@ -68,7 +68,7 @@ const MAX_INBOUND: usize = 64;
 const MAX_FRAME_PIECES: usize = 96;
 
 /// Pages that a group's page pool keeps at hand.
-const POOL_PAGES: u32 = 256;
+const POOL_PAGES: u32 = 1024;
 
 /// A slot of the batch under way, in either direction: whom a copy concerns.
 #[derive(Clone, Copy)]
