@@ -111,17 +111,6 @@ unsigned long netback_page_to_gfn(struct page *page)
 	return xen_page_to_gfn(page);
 }
 
-bool netback_page_foreign(struct page *page, u16 *domid, u32 *gref)
-{
-	struct xen_page_foreign *foreign = xen_page_foreign(page);
-
-	if (!foreign)
-		return false;
-	*domid = foreign->domid;
-	*gref = foreign->gref;
-	return true;
-}
-
 struct device *netback_xenbus_to_device(struct xenbus_device *dev)
 {
 	return &dev->dev;
@@ -134,24 +123,25 @@ int netback_irq_set_affinity(unsigned int irq, unsigned int cpu)
 
 /* Socket buffers. */
 
-struct skb_shared_info *netback_skb_shinfo(const struct sk_buff *skb)
-{
-	return skb_shinfo(skb);
-}
-
-struct page *netback_nth_page(struct page *page, unsigned long n)
-{
-	return page + n;
-}
-
 u16 netback_skb_queue(const struct sk_buff *skb)
 {
 	return skb_get_queue_mapping(skb);
 }
 
-struct page *netback_skb_frag_page(const skb_frag_t *frag)
+/* Where a page of a fragment is: in memory of ours, or in another guest's. */
+bool netback_skb_frag_foreign(const skb_frag_t *frag, unsigned int n, unsigned long *gfn,
+			      u16 *domid, u32 *gref)
 {
-	return skb_frag_page(frag);
+	struct page *page = skb_frag_page(frag) + n;
+	struct xen_page_foreign *foreign = xen_page_foreign(page);
+
+	if (!foreign) {
+		*gfn = xen_page_to_gfn(page);
+		return false;
+	}
+	*domid = foreign->domid;
+	*gref = foreign->gref;
+	return true;
 }
 
 bool netback_skb_frags_readable(const struct sk_buff *skb)
