@@ -43,15 +43,13 @@ bool netback_xen_domain(void);
 int netback_grant_copy(struct gnttab_copy *ops, unsigned int count);
 unsigned long netback_virt_to_gfn(const void *address);
 unsigned long netback_page_to_gfn(struct page *page);
-bool netback_page_foreign(struct page *page, u16 *domid, u32 *gref);
 struct device *netback_xenbus_to_device(struct xenbus_device *dev);
 int netback_irq_set_affinity(unsigned int irq, unsigned int cpu);
 
 /* Socket buffers. */
-struct skb_shared_info *netback_skb_shinfo(const struct sk_buff *skb);
-struct page *netback_nth_page(struct page *page, unsigned long n);
 u16 netback_skb_queue(const struct sk_buff *skb);
-struct page *netback_skb_frag_page(const skb_frag_t *frag);
+bool netback_skb_frag_foreign(const skb_frag_t *frag, unsigned int n, unsigned long *gfn,
+			      u16 *domid, u32 *gref);
 bool netback_skb_frags_readable(const struct sk_buff *skb);
 bool netback_skb_has_frag_list(const struct sk_buff *skb);
 void netback_skb_fill_frag(struct sk_buff *skb, unsigned int i, struct page *page,
@@ -64,7 +62,6 @@ u16 netback_skb_protocol(const struct sk_buff *skb);
 u16 netback_skb_csum_offset(const struct sk_buff *skb);
 unsigned int netback_skb_transport_offset(const struct sk_buff *skb);
 bool netback_pskb_may_pull(struct sk_buff *skb, unsigned int len);
-void netback_skb_list_add_tail(struct sk_buff *skb, struct list_head *list);
 void netback_skb_tx_timestamp(struct sk_buff *skb);
 struct sk_buff *netback_page_pool_skb(struct page_pool *pool, unsigned int len);
 struct page *netback_page_pool_page(struct page_pool *pool);
@@ -95,7 +92,9 @@ unsigned int netback_tx_queues(const struct net_device *dev);
 void netback_tx_stop(struct netdev_queue *queue);
 bool netback_tx_stopped(const struct netdev_queue *queue);
 void netback_tx_wake(struct netdev_queue *queue);
-void netback_tx_sent(struct netdev_queue *queue, unsigned int bytes);
+bool netback_tx_sent(struct netdev_queue *queue, unsigned int bytes);
+bool netback_xmit_more(void);
+bool netback_tx_full(const struct netdev_queue *queue);
 void netback_tx_completed(struct netdev_queue *queue, unsigned int packets,
 			  unsigned int bytes);
 void netback_tx_reset(struct netdev_queue *queue);

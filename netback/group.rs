@@ -68,7 +68,7 @@ const MAX_INBOUND: usize = 64;
 const MAX_FRAME_PIECES: usize = 96;
 
 /// Pages that a group's page pool keeps at hand.
-const POOL_PAGES: u32 = 256;
+const POOL_PAGES: u32 = 1024;
 
 /// A slot of the batch under way, in either direction: whom a copy concerns.
 #[derive(Clone, Copy)]
@@ -85,6 +85,8 @@ pub(crate) struct Visit {
     /// There was more in the rings than the batch could take.
     more: bool,
     fault: Option<Fault>,
+    /// Frames from the guest that the batch has, and their bytes.
+    pub(crate) taken: (u32, u32),
     /// Frames to the guest that leave the backlog with this batch, and their
     /// bytes.
     pub(crate) served: (u32, u32),
@@ -266,30 +268,28 @@ impl Worker {
                 queue,
                 more: false,
                 fault: None,
+                taken: (0, 0),
                 served: (0, 0),
             };
             visit.queue.stats.batches.add(1);
-            match serve(
+            let served = serve(
                 number,
                 &mut visit,
                 &mut self.token,
                 (&mut self.tx, &mut self.rx),
                 (queues, left),
                 &mut batch,
-            ) {
-                Ok(taken) => {
-                    left = left.saturating_sub(taken);
-                    let queue = &visit.queue;
-                    trace::visit(
-                        || queue.device.name(),
-                        queue.index,
-                        self.cpu,
-                        taken,
-                        visit.served.0,
-                    );
-                }
-                Err(fault) => visit.fault = Some(fault),
-            }
+            );
+            visit.fault = served.err();
+            left = left.saturating_sub(visit.taken.0);
+            let queue = &visit.queue;
+            trace::visit(
+                || queue.device.name(),
+                queue.index,
+                self.cpu,
+                visit.taken.0,
+                visit.served.0,
+            );
             // Capacity was reserved for as many visits as the loop makes.
             if self.visits.push_within_capacity(visit).is_err() {
                 break;
@@ -367,6 +367,7 @@ impl Worker {
                     queue,
                     more,
                     fault,
+                    taken,
                     served,
                 } = visit;
                 let Some(work) = work_of(&queue, &mut self.token) else {
@@ -385,7 +386,7 @@ impl Worker {
                     None => {
                         // Capacity was reserved for as many queues as the batches
                         // of a poll have.
-                        if work.publish(&queue.stats)
+                        if work.publish(&queue, taken, served)
                             && self.owing.push_within_capacity((*queue).clone()).is_err()
                         {
                             work.pay(&queue.stats);
@@ -432,7 +433,6 @@ impl Poll for Worker {
 
 /// Gathers what a queue has for a batch, in both directions. `shared` is how many
 /// queues share the batch, and how many frames from guests it still takes.
-/// Returns how many of these the queue gave.
 fn serve(
     number: u16,
     visit: &mut Visit,
@@ -440,20 +440,19 @@ fn serve(
     (tx, rx): (&mut GuestTx, &mut GuestRx),
     (queues, frames): (u32, u32),
     batch: &mut Batch<'_>,
-) -> Result<u32, Fault> {
+) -> Result<(), Fault> {
     let Some(work) = work_of(&visit.queue, token) else {
-        return Ok(0);
+        return Ok(());
     };
     let (mut deficit_tx, mut deficit_rx) = work.deficit;
 
     let share = Share::new(&mut deficit_tx, queues, frames, PENDING_SIZE as u32);
-    let (more, taken) = tx.gather(number, &visit.queue, work, share, batch)?;
-    visit.more |= more;
+    visit.more |= tx.gather(number, &visit.queue, work, share, &mut visit.taken, batch)?;
     let slots = GuestRx::MAX_SLOTS as u32;
     let share = Share::new(&mut deficit_rx, queues, slots, slots);
     visit.more |= rx.gather(number, &visit.queue, work, share, &mut visit.served, batch)?;
     work.deficit = (deficit_tx, deficit_rx);
-    Ok(taken)
+    Ok(())
 }
 
 /// What the worker has of a queue.

@@ -104,24 +104,23 @@ impl GuestTx {
         if !queue.device.is_running() || work.held.is_some() {
             return Ok(false);
         }
-        work.tx.rearm()
+        work.rearm()
     }
 
-    /// Takes frames from a guest into the batch, its share of it at most. True if
-    /// there are more that could be taken. Returns the number taken, too.
+    /// Takes frames from a guest into the batch, its share of it at most. `taken`
+    /// counts them and their bytes. True if there are more that could be taken.
     pub(crate) fn gather(
         &mut self,
         visit: u16,
         queue: &Queue,
         work: &mut Work,
         mut share: Share<'_>,
+        taken: &mut (u32, u32),
         batch: &mut Batch<'_>,
-    ) -> Result<(bool, u32), Fault> {
-        let mut taken = 0;
-
+    ) -> Result<bool, Fault> {
         work.held = None;
         if !queue.device.is_running() {
-            return Ok((false, taken));
+            return Ok(false);
         }
         while let Some(len) = work.tx.peek_len()? {
             if !share.is_left()
@@ -129,13 +128,13 @@ impl GuestTx {
                 || !batch.transfer.has_inbound_room()
                 || batch.transfer.room() < MAX_FRAME_PIECES
             {
-                return Ok((true, taken));
+                return Ok(true);
             }
             if let Err(wait) = queue.police.pass(len) {
                 queue.stats.credit_waits.add(1);
                 trace::credit(&queue.device.name(), queue.index, len, wait);
                 work.held = Some(wait);
-                return Ok((false, taken));
+                return Ok(false);
             }
             let before = work.tx.consumed();
             let Some(chain) = work.tx.take(&self.limits, &mut self.packet)? else {
@@ -145,7 +144,8 @@ impl GuestTx {
 
             queue.stats.rx_slots.add(slots.into());
             share.spend(len, slots);
-            taken += 1;
+            taken.0 += 1;
+            taken.1 += len;
             match chain {
                 Taken::Packet => self.begin(visit, queue, work, batch),
                 Taken::Multicast(op) => {
@@ -159,7 +159,7 @@ impl GuestTx {
                 Taken::Dropped(reason) => queue.stats.dropped(reason),
             }
         }
-        Ok((false, taken))
+        Ok(false)
     }
 
     /// Adds the frame in `self.packet` to the batch, or drops it.
@@ -239,7 +239,8 @@ impl GuestTx {
             }
 
             let mut bad = false;
-            for (i, slot) in self.slots.iter().skip(first).take(slots).enumerate() {
+            let slots = self.slots.get(first..self.done.1).unwrap_or(&[]);
+            for (i, slot) in slots.iter().enumerate() {
                 let failed = self.failed[slot.pending.get()];
                 if failed {
                     queue.stats.grant_copy_errors.add(1);

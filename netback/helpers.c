@@ -112,17 +112,6 @@ unsigned long netback_page_to_gfn(struct page *page)
 	return xen_page_to_gfn(page);
 }
 
-bool netback_page_foreign(struct page *page, u16 *domid, u32 *gref)
-{
-	struct xen_page_foreign *foreign = xen_page_foreign(page);
-
-	if (!foreign)
-		return false;
-	*domid = foreign->domid;
-	*gref = foreign->gref;
-	return true;
-}
-
 struct device *netback_xenbus_to_device(struct xenbus_device *dev)
 {
 	return &dev->dev;
@@ -135,24 +124,25 @@ int netback_irq_set_affinity(unsigned int irq, unsigned int cpu)
 
 /* Socket buffers. */
 
-struct skb_shared_info *netback_skb_shinfo(const struct sk_buff *skb)
-{
-	return skb_shinfo(skb);
-}
-
-struct page *netback_nth_page(struct page *page, unsigned long n)
-{
-	return page + n;
-}
-
 u16 netback_skb_queue(const struct sk_buff *skb)
 {
 	return skb_get_queue_mapping(skb);
 }
 
-struct page *netback_skb_frag_page(const skb_frag_t *frag)
+/* Where a page of a fragment is: in memory of ours, or in another guest's. */
+bool netback_skb_frag_foreign(const skb_frag_t *frag, unsigned int n, unsigned long *gfn,
+			      u16 *domid, u32 *gref)
 {
-	return skb_frag_page(frag);
+	struct page *page = skb_frag_page(frag) + n;
+	struct xen_page_foreign *foreign = xen_page_foreign(page);
+
+	if (!foreign) {
+		*gfn = xen_page_to_gfn(page);
+		return false;
+	}
+	*domid = foreign->domid;
+	*gref = foreign->gref;
+	return true;
 }
 
 bool netback_skb_frags_readable(const struct sk_buff *skb)
@@ -210,11 +200,6 @@ unsigned int netback_skb_transport_offset(const struct sk_buff *skb)
 bool netback_pskb_may_pull(struct sk_buff *skb, unsigned int len)
 {
 	return pskb_may_pull(skb, len);
-}
-
-void netback_skb_list_add_tail(struct sk_buff *skb, struct list_head *list)
-{
-	list_add_tail(&skb->list, list);
 }
 
 void netback_skb_tx_timestamp(struct sk_buff *skb)
@@ -363,9 +348,19 @@ void netback_tx_wake(struct netdev_queue *queue)
 	netif_tx_wake_queue(queue);
 }
 
-void netback_tx_sent(struct netdev_queue *queue, unsigned int bytes)
+bool netback_tx_sent(struct netdev_queue *queue, unsigned int bytes)
 {
-	netdev_tx_sent_queue(queue, bytes);
+	return !__netdev_tx_sent_queue(queue, bytes, netdev_xmit_more());
+}
+
+bool netback_xmit_more(void)
+{
+	return netdev_xmit_more();
+}
+
+bool netback_tx_full(const struct netdev_queue *queue)
+{
+	return netif_xmit_stopped(queue);
 }
 
 void netback_tx_completed(struct netdev_queue *queue, unsigned int packets,

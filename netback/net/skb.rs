@@ -25,7 +25,10 @@ use crate::xen::grant::{
 };
 use core::num::NonZeroU16;
 use core::ptr::NonNull;
-use kernel::ffi::c_int;
+use kernel::ffi::{
+    c_int,
+    c_void, //
+};
 use kernel::prelude::*;
 
 /// Frames up to this length, in bytes, are kept in the linear area whole: an
@@ -61,9 +64,24 @@ pub(crate) struct Run {
 /// A position in a socket buffer's data, for going through them once.
 #[derive(Default)]
 pub(crate) struct Cursor {
-    /// 0 is the linear area, then come the fragments.
-    segment: usize,
-    offset: u32,
+    /// How many segments have been entered: the linear area, then the fragments.
+    entered: usize,
+    /// The one at hand.
+    segment: Segment,
+    /// Where in its pages the next byte is.
+    position: u32,
+    /// Bytes of it that are left.
+    left: u32,
+}
+
+/// A piece of a socket buffer's data.
+#[derive(Clone, Copy, Default)]
+enum Segment {
+    #[default]
+    None,
+    /// The linear area: the address of its first page.
+    Linear(usize),
+    Fragment(bindings::skb_frag),
 }
 
 impl SkBuff {
@@ -88,8 +106,10 @@ impl SkBuff {
     /// may be changing its reference count, so no reference is made to it; the
     /// fields that are read here do not change as long as there is a clone.
     fn shared_info(&self) -> *mut bindings::skb_shared_info {
-        // SAFETY: the buffer is ours.
-        unsafe { bindings::netback_skb_shinfo(self.0.as_ptr()) }
+        let skb = self.raw();
+
+        // SAFETY: the shared info is where the linear area's memory ends.
+        unsafe { skb.head.add(skb.end as usize).cast() }
     }
 
     /// How many fragments there are.
@@ -164,38 +184,44 @@ impl SkBuff {
     }
 
     /// The next bytes at `cursor`, at most `max` (above 0) of them.
+    #[inline]
     pub(super) fn next_run(&self, cursor: &mut Cursor, max: u32) -> Option<Run> {
-        loop {
-            let run = match cursor.segment.checked_sub(1) {
-                None => self.linear_run(cursor.offset, max),
-                Some(index) => frag_run(&self.fragment(index)?, cursor.offset, max),
-            };
-            if let Some(run) = run {
-                cursor.offset += u32::from(run.len);
-                return Some(run);
-            }
-            cursor.segment += 1;
-            cursor.offset = 0;
+        while cursor.left == 0 {
+            self.enter_next(cursor)?;
         }
-    }
+        let (page, offset) = (cursor.position / PAGE_SIZE, cursor.position % PAGE_SIZE);
+        let len = cursor.left.min(max).min(PAGE_SIZE - offset);
 
-    fn linear_run(&self, offset: u32, max: u32) -> Option<Run> {
-        let left = self.headlen().checked_sub(offset)?;
-        if left == 0 {
-            return None;
-        }
-        // SAFETY: `offset` is below the length of the linear area.
-        let data = unsafe { self.raw().data.add(offset as usize) };
-        let in_frame = data as usize as u32 % PAGE_SIZE;
-        let len = left.min(max).min(PAGE_SIZE - in_frame);
+        cursor.position += len;
+        cursor.left -= len;
         Some(Run {
-            at: LocalEnd::Frame {
-                // SAFETY: heads of socket buffers lie in the linear map.
-                gfn: unsafe { bindings::netback_virt_to_gfn(data.cast()) } as u64,
-                offset: in_frame as u16,
-            },
+            at: cursor.segment.frame(page, offset as u16)?,
             len: len as u16,
         })
+    }
+
+    /// Moves on to the next segment; `None` if there is none.
+    #[inline]
+    fn enter_next(&self, cursor: &mut Cursor) -> Option<()> {
+        match cursor.entered.checked_sub(1) {
+            None => {
+                let start = self.raw().data as usize;
+                let offset = start % PAGE_SIZE as usize;
+
+                cursor.segment = Segment::Linear(start - offset);
+                cursor.position = offset as u32;
+                cursor.left = self.headlen();
+            }
+            Some(index) => {
+                let frag = self.fragment(index)?;
+
+                cursor.segment = Segment::Fragment(frag);
+                cursor.position = frag.offset;
+                cursor.left = frag.len;
+            }
+        }
+        cursor.entered += 1;
+        Some(())
     }
 
     /// How many runs the data have at most, whatever `max` is given for each.
@@ -435,42 +461,40 @@ impl SkBuff {
     }
 }
 
-/// The next bytes of a fragment.
-fn frag_run(frag: &bindings::skb_frag, offset: u32, max: u32) -> Option<Run> {
-    let left = frag.len.checked_sub(offset)?;
-    if left == 0 {
-        return None;
-    }
-    // A fragment may span pages of a compound page.
-    let position = frag.offset + offset;
-    let in_frame = position % PAGE_SIZE;
-    let len = left.min(max).min(PAGE_SIZE - in_frame);
-    let (mut domid, mut gref) = (0, 0);
+impl Segment {
+    /// The frame of the segment's page of this number, and a place in it.
+    #[inline]
+    fn frame(&self, page: u32, offset: u16) -> Option<LocalEnd> {
+        let (mut gfn, mut domid, mut gref) = (0, 0, 0);
 
-    // SAFETY: the fragment's memory is readable (`is_readable`, or we made it)
-    // and covers `position`; struct pages of a compound page are contiguous.
-    let at = unsafe {
-        let page = bindings::netback_nth_page(
-            bindings::netback_skb_frag_page(frag),
-            (position / PAGE_SIZE) as usize,
-        );
-        if bindings::netback_page_foreign(page, &mut domid, &mut gref) {
-            LocalEnd::Foreign(Granted {
-                domid,
-                gref,
-                offset: in_frame as u16,
-            })
-        } else {
-            LocalEnd::Frame {
-                gfn: bindings::netback_page_to_gfn(page) as u64,
-                offset: in_frame as u16,
+        match self {
+            Self::None => return None,
+            Self::Linear(first) => {
+                let address = first + (page * PAGE_SIZE) as usize;
+                // SAFETY: heads of socket buffers lie in the linear map.
+                gfn = unsafe { bindings::netback_virt_to_gfn(address as *const c_void) };
+            }
+            Self::Fragment(frag) => {
+                // SAFETY: the fragment's memory is readable (`is_readable`, or we made
+                // it) and has as many pages; struct pages of a compound page are
+                // contiguous.
+                let foreign = unsafe {
+                    bindings::netback_skb_frag_foreign(frag, page, &mut gfn, &mut domid, &mut gref)
+                };
+                if foreign {
+                    return Some(LocalEnd::Foreign(Granted {
+                        domid,
+                        gref,
+                        offset,
+                    }));
+                }
             }
         }
-    };
-    Some(Run {
-        at,
-        len: len as u16,
-    })
+        Some(LocalEnd::Frame {
+            gfn: gfn as u64,
+            offset,
+        })
+    }
 }
 
 impl Drop for SkBuff {

@@ -54,11 +54,27 @@ impl TransmitQueue {
     }
 
     /// Byte queue limits: `bytes` were taken to be transmitted. With the
-    /// queue's transmit lock held, before anybody can complete them.
+    /// queue's transmit lock held, before anybody can complete them. True if the
+    /// stack is sure to transmit more at once.
     #[inline]
-    pub(crate) fn sent(&self, bytes: u32) {
+    pub(crate) fn sent(&self, bytes: u32) -> bool {
+        // SAFETY: the queue is alive, softirqs are off.
+        unsafe { bindings::netback_tx_sent(self.queue.as_ptr(), bytes) }
+    }
+
+    /// Whether the stack is about to transmit another frame on the queue. From
+    /// within [`Operations::start_xmit`](super::device::Operations::start_xmit).
+    #[inline]
+    pub(crate) fn expects_more(&self) -> bool {
+        // SAFETY: reads a variable of this processor's, softirqs are off.
+        unsafe { bindings::netback_xmit_more() }
+    }
+
+    /// Whether the stack transmits no more until something is completed.
+    #[inline]
+    pub(crate) fn is_full(&self) -> bool {
         // SAFETY: the queue is alive.
-        unsafe { bindings::netback_tx_sent(self.queue.as_ptr(), bytes) };
+        unsafe { bindings::netback_tx_full(self.queue.as_ptr()) }
     }
 
     /// Byte queue limits: of what was sent, this much is done with. Exactly

@@ -20,6 +20,7 @@ use kernel::time::hrtimer::{
 };
 use kernel::time::{
     Delta,
+    Instant,
     Monotonic, //
 };
 
@@ -51,6 +52,8 @@ impl_has_hr_timer! {
 pub(crate) struct Alarm<W: Wake> {
     timer: Arc<Timer<W>>,
     set: Option<ArcHrTimerHandle<Timer<W>>>,
+    /// When it goes off, or went off.
+    due: Instant<Monotonic>,
 }
 
 impl<W: Wake> Alarm<W> {
@@ -64,13 +67,26 @@ impl<W: Wake> Alarm<W> {
             GFP_KERNEL,
         )?;
 
-        Ok(Self { timer, set: None })
+        Ok(Self {
+            timer,
+            set: None,
+            due: Instant::now(),
+        })
     }
 
-    /// Sets the alarm to go off after `delay`, whatever it was set to before.
+    /// Has the alarm go off after `delay` at the latest. One that is set to go off
+    /// earlier is left alone: to program the timer costs more than to wake for
+    /// nothing now and then.
     pub(crate) fn set(&mut self, delay: Delta) {
+        let now = Instant::now();
+        let left = self.due - now;
+
+        if self.set.is_some() && left > Delta::ZERO && left <= delay {
+            return;
+        }
         // The handle stops the timer when it goes, so the old one goes first.
         self.set = None;
+        self.due = now + delay;
         self.set = Some(self.timer.clone().start(delay));
     }
 

@@ -15,4 +15,5 @@ mod police;
 pub(crate) mod queue;
 mod snapshot;
 pub(crate) mod stats;
+mod stream;
 mod terms;

@@ -45,6 +45,10 @@ use crate::vif::patience::{
 use crate::vif::police::Police;
 use crate::vif::snapshot::Snapshot;
 use crate::vif::stats::QueueStats;
+use crate::vif::stream::{
+    Stream,
+    SMALL_FRAME, //
+};
 use crate::vif::terms::Terms;
 use crate::xen::ring::MappedRing;
 use crate::xen::{
@@ -69,6 +73,15 @@ use kernel::time::Delta;
 /// Bytes that may wait for a guest before its queue is stopped: half a ring of
 /// full buffers.
 const BACKLOG_LIMIT: u64 = abi::RING_SIZE as u64 / 2 * abi::PAGE_SIZE as u64;
+
+/// How long frames of a stream wait for company.
+const HOLD: Delta = Delta::from_micros(80);
+
+/// How many bytes of them to a guest.
+const HOLD_BYTES: u64 = 32 * 1024;
+
+/// How many slots of them from a guest.
+const HOLD_SLOTS: u32 = 32;
 
 /// A queue is asked to leave its worker, which hands back its [`Work`].
 const LEAVE: u32 = 1;
@@ -98,6 +111,12 @@ pub(crate) struct Work {
     /// What is left of the queue's share of the batches, in bytes; negative if
     /// the last frame went beyond it. From the guest, and to it.
     pub(crate) deficit: (i64, i64),
+    /// What comes from the guest.
+    from_guest: Stream,
+    /// What goes to it.
+    to_guest: Stream,
+    /// Something came from the guest since something last went to it.
+    heard: bool,
     /// The guest is still to be told that frames of its own were taken.
     owes: bool,
 }
@@ -107,18 +126,35 @@ impl Work {
     /// told at once. True if it is still to be told, by [`Work::pay`], that frames
     /// of its own were taken: nothing waits for that but room in its ring, and
     /// whatever comes back for the frames can go with the same wake-up.
-    pub(crate) fn publish(&mut self, stats: &QueueStats) -> bool {
+    ///
+    /// `taken` and `served` are the frames from and to the guest, and their bytes.
+    pub(crate) fn publish(&mut self, queue: &Queue, taken: (u32, u32), served: (u32, u32)) -> bool {
         let (tx, rx) = (self.tx.unpublished() != 0, self.rx.unpublished() != 0);
-        if !tx && !rx {
-            return false;
-        }
         let (of_tx, of_rx) = (self.tx.publish(), self.rx.publish());
 
-        stats
+        self.from_guest.saw(taken, taken.0 > 1);
+        self.heard |= taken.0 != 0;
+        // Frames that the guest answers are not a stream.
+        self.to_guest.saw(served, !self.heard);
+        self.heard &= served.0 == 0;
+        queue.hold.store(
+            if !self.pending.is_empty() {
+                Hold::FOR_BUFFERS
+            } else if self.to_guest.flows() {
+                Hold::FOR_COMPANY
+            } else {
+                Hold::NOTHING
+            },
+            Relaxed,
+        );
+
+        queue
+            .stats
             .notifications_saved
             .add(u64::from(tx && !of_tx) + u64::from(rx && !of_rx));
         if of_rx {
-            stats
+            queue
+                .stats
                 .notifications_sent
                 .add(self.channels.notify(false, true));
         }
@@ -133,6 +169,16 @@ impl Work {
             stats
                 .notifications_sent
                 .add(self.channels.notify(true, false));
+        }
+    }
+
+    /// Whether there are slots of the guest to be looked at now. If not, an event
+    /// comes with the next, or the alarm.
+    pub(crate) fn rearm(&mut self) -> Result<bool, Fault> {
+        if self.from_guest.flows() {
+            Ok(self.tx.available()? >= HOLD_SLOTS)
+        } else {
+            self.tx.rearm()
         }
     }
 
@@ -158,11 +204,26 @@ impl Work {
             .patience
             .left(&queue.time_outs, expiry)
             .map(|ticks| ticks.duration());
-        match [self.held, patience].into_iter().flatten().min() {
+        let hold = (self.from_guest.flows() || self.to_guest.flows()).then_some(HOLD);
+        match [self.held, patience, hold].into_iter().flatten().min() {
             Some(delay) => self.alarm.set(delay),
             None => self.alarm.clear(),
         }
     }
+}
+
+/// What the worker has to be told of.
+struct Hold;
+
+impl Hold {
+    /// Each frame to the guest.
+    const NOTHING: u32 = 0;
+    /// Frames that should not wait: a large one, or many. It looks for the others
+    /// in a little while.
+    const FOR_COMPANY: u32 = 1;
+    /// None: there are some already, and no buffers for them. An event comes with
+    /// these.
+    const FOR_BUFFERS: u32 = 2;
 }
 
 /// A queue, as all contexts share it.
@@ -200,6 +261,9 @@ pub(crate) struct Queue {
     queued: Counter,
     /// Bytes that left it, one way or another, written by the worker.
     served: Counter,
+    /// Which frames on the backlog the worker is told of, one of [`Hold`]. Written
+    /// by the worker.
+    hold: Atomic<u32>,
     /// How far the queue is asked to go ([`LEAVE`], [`SETTLE`]), and how far the
     /// worker has let it.
     departure: Atomic<u32>,
@@ -219,33 +283,66 @@ impl Queue {
     /// The frame stays its sender's until it is delivered or expires: that is
     /// what holds back a local TCP, as with any network card.
     #[inline]
-    pub(crate) fn transmit(this: ArcBorrow<'_, Entry<Self>>, mut skb: SkBuff) {
+    pub(crate) fn transmit(this: ArcBorrow<'_, Entry<Self>>, skb: SkBuff) {
+        let len = skb.len();
+        let more = match this.admit(skb) {
+            Ok(more) => more,
+            Err(reason) => {
+                this.stats.xmit_dropped(reason);
+                this.outlet.expects_more()
+            }
+        };
+
+        // What the stack is about to send comes with the last of it.
+        if !more && this.wants_worker(len) {
+            this.group.schedule(this);
+        }
+    }
+
+    /// Puts a frame on the backlog. True if the stack is sure to send another one
+    /// at once.
+    #[inline]
+    fn admit(&self, mut skb: SkBuff) -> Result<bool, DropReason> {
         let len = skb.len();
 
-        if !this.is_enabled() {
-            this.stats.xmit_dropped(DropReason::NotConnected);
-            return;
+        if !self.is_enabled() {
+            return Err(DropReason::NotConnected);
         }
-        if !skb.destination().is_none_or(|to| this.terms.passes(&to)) {
-            this.stats.xmit_dropped(DropReason::MulticastFiltered);
-            return;
+        if !skb.destination().is_none_or(|to| self.terms.passes(&to)) {
+            return Err(DropReason::MulticastFiltered);
         }
         skb.stamp_transmit();
-        skb.note_hash(this.terms.hash(&skb));
-        skb.set_deadline(Tick::now().after(this.time_outs.drain));
-        let queue = &this.outlet;
-        queue.sent(len);
-        this.queued.add(len.into());
-        if this.backlog_bytes() > BACKLOG_LIMIT {
+        skb.note_hash(self.terms.hash(&skb));
+        skb.set_deadline(Tick::now().after(self.time_outs.drain));
+        let queue = &self.outlet;
+        self.queued.add(len.into());
+        if self.backlog_bytes() > BACKLOG_LIMIT {
             queue.stop();
             // The worker may have made room before it could see the stop.
             barrier::smp_mb();
-            if this.backlog_bytes() <= BACKLOG_LIMIT / 2 {
+            if self.backlog_bytes() <= BACKLOG_LIMIT / 2 {
                 queue.wake();
             }
         }
-        this.backlog.push(skb);
-        this.group.schedule(this);
+        let more = queue.sent(len);
+        self.backlog.push(skb);
+        Ok(more)
+    }
+
+    /// Whether the worker has to look at the backlog: it is asked by who has put a
+    /// frame of `len` bytes there, and by the worker itself before it rests. Pushing
+    /// is a full barrier, as is letting the queue rest: either a hold is seen to be
+    /// lifted here, or the worker, which lifts it before it rests, sees the frame.
+    #[inline]
+    pub(crate) fn wants_worker(&self, len: u32) -> bool {
+        !self.backlog.is_empty()
+            && match self.hold.load(Relaxed) {
+                Hold::NOTHING => true,
+                Hold::FOR_COMPANY => {
+                    len > SMALL_FRAME || self.backlog_bytes() >= HOLD_BYTES || self.outlet.is_full()
+                }
+                _ => false,
+            }
     }
 
     /// Bytes that wait for the guest.
@@ -350,6 +447,8 @@ impl Queue {
     /// Drops the frames that wait for a guest that is not served any more. They
     /// would hold on to their senders' memory until it reconnects.
     pub(crate) fn purge(&self, work: Option<&mut Work>) {
+        // First, so that whoever pushes after this sees it.
+        self.hold.store(Hold::NOTHING, Relaxed);
         let mut purged = self.backlog.take().discard();
 
         if let Some(work) = work {
@@ -454,6 +553,7 @@ impl Attached {
                 snapshot: Snapshot::new(),
                 queued: Counter::new(),
                 served: Counter::new(),
+                hold: Atomic::new(Hold::NOTHING),
                 departure: Atomic::new(0),
                 departed: Atomic::new(0),
                 joining: Mailbox::new(),
@@ -477,6 +577,9 @@ impl Attached {
                 patience: Patience::default(),
                 arrivals: cpu::arrivals(),
                 deficit: (0, 0),
+                from_guest: Stream::default(),
+                to_guest: Stream::default(),
+                heard: false,
                 owes: false,
                 tx,
                 rx,
