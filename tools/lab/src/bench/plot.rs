@@ -6,6 +6,7 @@ use anyhow::{anyhow, Result};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+use super::bare;
 use super::table::{digits, Line};
 use super::targets::{Bound, Verdict};
 
@@ -77,7 +78,7 @@ pub fn bars(lines: &[&Line]) -> Result<String> {
             let bars = bars_of(line);
             let middle = y + bars.len() as i32 * (BAR + 2) / 2;
             area.draw(&Text::new(
-                line.workload.clone(),
+                bare(&line.workload).to_owned(),
                 (LABELS - 12, middle),
                 text(14, INK, HPos::Right, VPos::Center),
             ))?;
@@ -146,7 +147,7 @@ pub fn ratios(verdicts: &[&Verdict]) -> Result<String> {
             let ratio = verdict.value;
             let color = if verdict.met { GOOD } else { OURS };
             area.draw(&Text::new(
-                format!("{} {}", verdict.workload, verdict.metric),
+                format!("{} {}", bare(&verdict.workload), verdict.metric),
                 (LABELS - 12, y),
                 text(13, INK, HPos::Right, VPos::Center),
             ))?;

@@ -61,12 +61,12 @@ impl Line {
 pub fn lines(record: &Record) -> Vec<Line> {
     let verdicts = targets::verdicts(record);
     let place = |name: &str| {
-        let bare = name.strip_suffix(super::WITHOUT_ERMS);
+        let bare = super::bare(name);
         let at = WORKLOADS
             .iter()
-            .position(|w| w.name == bare.unwrap_or(name))
+            .position(|w| w.name == bare)
             .unwrap_or(WORKLOADS.len());
-        (bare.is_some(), at)
+        (bare != name, at)
     };
     let keys: BTreeSet<_> = record
         .results
