@@ -111,6 +111,9 @@ void netback_napi_bind_thread(struct napi_struct *napi, unsigned int cpu);
 void netback_do_trace_batch(unsigned int group, unsigned int queues,
 			    unsigned int rx_frames, unsigned int tx_frames,
 			    unsigned int pieces);
+bool netback_trace_visit_enabled(void);
+void netback_do_trace_visit(const char *dev, unsigned int queue, unsigned int group,
+			    unsigned int rx_frames, unsigned int tx_frames);
 void netback_do_trace_fault(const char *dev, unsigned int queue, unsigned int domid,
 			    const char *reason, unsigned int reason_len);
 void netback_do_trace_stall(const char *dev, unsigned int queue, bool stalled);
@@ -121,7 +124,10 @@ struct workqueue_struct *netback_workqueue_new(const char *name);
 void netback_workqueue_flush(struct workqueue_struct *wq);
 
 /* Processors and locks. */
-unsigned int netback_next_online_cpu(unsigned int from);
+unsigned int netback_next_present_cpu(unsigned int from);
+bool netback_cpu_online(unsigned int cpu);
+int netback_cpuhp_online(const char *name, int (*arrived)(unsigned int cpu));
+void netback_cpuhp_remove(int state);
 unsigned int netback_nr_cpu_ids(void);
 int netback_cpu_to_node(unsigned int cpu);
 void netback_local_bh_disable(void);

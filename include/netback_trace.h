@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Tracepoints: netback:netback_batch, _fault, _stall and _credit. What they
- * carry is described in Documentation/debugging.md.
+ * Tracepoints: netback:netback_batch, _visit, _fault, _stall and _credit. What
+ * they carry is described in Documentation/debugging.md.
  */
 #undef TRACE_SYSTEM
 #define TRACE_SYSTEM netback
@@ -32,6 +32,29 @@ TRACE_EVENT(netback_batch,
 	TP_printk("group=%u queues=%u rx_frames=%u tx_frames=%u pieces=%u",
 		  __entry->group, __entry->queues, __entry->rx_frames,
 		  __entry->tx_frames, __entry->pieces)
+);
+
+TRACE_EVENT(netback_visit,
+	TP_PROTO(const char *dev, unsigned int queue, unsigned int group,
+		 unsigned int rx_frames, unsigned int tx_frames),
+	TP_ARGS(dev, queue, group, rx_frames, tx_frames),
+	TP_STRUCT__entry(
+		__string(dev, dev)
+		__field(unsigned int, queue)
+		__field(unsigned int, group)
+		__field(unsigned int, rx_frames)
+		__field(unsigned int, tx_frames)
+	),
+	TP_fast_assign(
+		__assign_str(dev);
+		__entry->queue = queue;
+		__entry->group = group;
+		__entry->rx_frames = rx_frames;
+		__entry->tx_frames = tx_frames;
+	),
+	TP_printk("dev=%s queue=%u group=%u rx_frames=%u tx_frames=%u", __get_str(dev),
+		  __entry->queue, __entry->group, __entry->rx_frames,
+		  __entry->tx_frames)
 );
 
 TRACE_EVENT(netback_fault,

@@ -155,7 +155,7 @@ impl Group {
     }
 }
 
-/// All groups, one for each processor that was online at load.
+/// All groups, one for each processor, online or not.
 pub(crate) struct Groups(KVec<Arc<Group>>);
 
 impl Groups {
@@ -170,7 +170,7 @@ impl Groups {
             );
         }
         let mut groups = KVec::new();
-        for cpu in cpu::online() {
+        for cpu in cpu::present() {
             let mode = if params::threaded() {
                 Mode::Thread(cpu)
             } else {
@@ -186,10 +186,12 @@ impl Groups {
         self.0.len()
     }
 
-    /// The group with the fewest queues, for a new one.
+    /// The group with the fewest queues, for a new one, of those whose processor
+    /// is online.
     pub(crate) fn least_loaded(&self) -> Result<Arc<Group>> {
         self.0
             .iter()
+            .filter(|group| cpu::is_online(group.cpu))
             .min_by_key(|group| group.queues.load(Relaxed))
             .cloned()
             .ok_or(ENODEV)
@@ -275,7 +277,17 @@ impl Worker {
                 (queues, left),
                 &mut batch,
             ) {
-                Ok(taken) => left = left.saturating_sub(taken),
+                Ok(taken) => {
+                    left = left.saturating_sub(taken);
+                    let queue = &visit.queue;
+                    trace::visit(
+                        || queue.device.name(),
+                        queue.index,
+                        self.cpu,
+                        taken,
+                        visit.served.0,
+                    );
+                }
                 Err(fault) => visit.fault = Some(fault),
             }
             // Capacity was reserved for as many visits as the loop makes.

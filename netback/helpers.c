@@ -6,6 +6,7 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/cpuhotplug.h>
 #include <linux/cpumask.h>
 #include <linux/etherdevice.h>
 #include <linux/interrupt.h>
@@ -426,9 +427,24 @@ void netback_workqueue_flush(struct workqueue_struct *wq)
 
 /* Processors and locks. */
 
-unsigned int netback_next_online_cpu(unsigned int from)
+unsigned int netback_next_present_cpu(unsigned int from)
 {
-	return cpumask_next((int)from - 1, cpu_online_mask);
+	return cpumask_next((int)from - 1, cpu_present_mask);
+}
+
+bool netback_cpu_online(unsigned int cpu)
+{
+	return cpu_online(cpu);
+}
+
+int netback_cpuhp_online(const char *name, int (*arrived)(unsigned int cpu))
+{
+	return cpuhp_setup_state_nocalls(CPUHP_AP_ONLINE_DYN, name, arrived, NULL);
+}
+
+void netback_cpuhp_remove(int state)
+{
+	cpuhp_remove_state_nocalls(state);
 }
 
 unsigned int netback_nr_cpu_ids(void)

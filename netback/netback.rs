@@ -24,6 +24,7 @@ use group::Groups;
 use sys::workqueue::Workqueue;
 use sys::{
     bindings,
+    cpu::ArrivalWatch,
     params, //
 };
 use vif::backend::{
@@ -47,6 +48,7 @@ module! {
 struct Netback {
     // Field order is drop order: first all devices go, then the workers.
     _driver: Pin<KBox<BackendDriver>>,
+    _arrivals: ArrivalWatch,
     _host: Arc<Host>,
 }
 
@@ -65,6 +67,7 @@ impl kernel::Module for Netback {
             },
             GFP_KERNEL,
         )?;
+        let arrivals = ArrivalWatch::new(c"net/netback:online")?;
         let driver = BackendDriver::new(module, host.clone()).inspect_err(|e| {
             if *e == EBUSY || *e == EEXIST {
                 pr_err!(
@@ -81,6 +84,7 @@ impl kernel::Module for Netback {
         );
         Ok(Self {
             _driver: driver,
+            _arrivals: arrivals,
             _host: host,
         })
     }

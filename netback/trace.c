@@ -13,6 +13,17 @@ void netback_do_trace_batch(unsigned int group, unsigned int queues,
 	trace_netback_batch(group, queues, rx_frames, tx_frames, pieces);
 }
 
+bool netback_trace_visit_enabled(void)
+{
+	return trace_netback_visit_enabled();
+}
+
+void netback_do_trace_visit(const char *dev, unsigned int queue, unsigned int group,
+			    unsigned int rx_frames, unsigned int tx_frames)
+{
+	trace_netback_visit(dev, queue, group, rx_frames, tx_frames);
+}
+
 void netback_do_trace_fault(const char *dev, unsigned int queue, unsigned int domid,
 			    const char *reason, unsigned int reason_len)
 {

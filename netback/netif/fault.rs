@@ -117,18 +117,12 @@ reasons! {
         /// Guest transmit: the GSO type does not fit what is in the frame.
         GsoMismatch = "gso_mismatch",
             "the GSO type does not fit the frame";
-        /// Guest transmit: the interface is down.
-        InterfaceDown = "interface_down",
-            "the interface is down";
         /// Guest receive: the address is not in the multicast filter.
         MulticastFiltered = "multicast_filtered",
             "not in the multicast filter";
         /// Guest receive: there is no frontend connected, or it is stalled.
         NotConnected = "not_connected",
             "no frontend is connected";
-        /// Guest receive: the queue is full.
-        QueueFull = "queue_full",
-            "the queue is full";
         /// Guest receive: waited too long for buffers.
         Expired = "expired",
             "waited too long for buffers";

@@ -132,6 +132,21 @@ pub fn parse_key(key: &'static str, text: &[u8]) -> Result<u32, KeyError> {
     parse_u32(text).map_err(|why| KeyError::new(key, why))
 }
 
+/// Whether a key says what the frontend would like, and not how it is reached.
+fn is_wish(key: &str) -> bool {
+    key.starts_with("feature-") || key == MULTICAST_CONTROL || key == XDP_HEADROOM
+}
+
+/// Reads a key's value as `read` functions do that look into xenstore.
+///
+/// A wish that is no number counts as not uttered, as with xen-netback: nothing depends on it.
+pub fn read_value(key: &'static str, text: &[u8]) -> Result<Option<u32>, KeyError> {
+    match parse_key(key, text) {
+        Err(error) if is_wish(key) && error.why != Why::TooLarge => Ok(None),
+        value => value.map(Some),
+    }
+}
+
 /// What the backend offers.
 ///
 /// What it does not do is refused by name, with a 0: another backend may have served the vif before
@@ -381,6 +396,9 @@ const fn gso_mode(extra: bool, prefix: bool) -> GsoMode {
     }
 }
 
+/// The key with which a frontend asks for room at the start of each frame's first buffer.
+const XDP_HEADROOM: &str = "xdp-headroom";
+
 /// Reads the XDP headroom that a frontend asks for.
 pub fn read_xdp_headroom<E>(
     mut read: impl FnMut(&'static str) -> Result<Option<u32>, E>,
@@ -388,9 +406,8 @@ pub fn read_xdp_headroom<E>(
 where
     E: From<KeyError>,
 {
-    const KEY: &str = "xdp-headroom";
-    let headroom = read(KEY)?.unwrap_or(0);
-    Ok(within(KEY, headroom, 0, MAX_XDP_HEADROOM.into())? as u16)
+    let headroom = read(XDP_HEADROOM)?.unwrap_or(0);
+    Ok(within(XDP_HEADROOM, headroom, 0, MAX_XDP_HEADROOM.into())? as u16)
 }
 
 /// The key with which a frontend puts its multicast filter in force. It may do so at any time.

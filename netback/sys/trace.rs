@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The module's tracepoints: `netback:netback_batch`, `_fault`, `_stall` and
-//! `_credit`, defined in `include/netback_trace.h`.
+//! The module's tracepoints: `netback:netback_batch`, `_visit`, `_fault`,
+//! `_stall` and `_credit`, defined in `include/netback_trace.h`.
 
 use crate::bindings;
+use core::ops::Deref;
 use kernel::prelude::*;
 use kernel::time::Delta;
 
@@ -13,6 +14,33 @@ use kernel::time::Delta;
 pub(crate) fn batch(group: u32, queues: u32, rx_frames: u32, tx_frames: u32, pieces: u32) {
     // SAFETY: takes numbers; any context.
     unsafe { bindings::netback_do_trace_batch(group, queues, rx_frames, tx_frames, pieces) };
+}
+
+/// A queue of a device was visited for a batch of the group `group`, and gave and
+/// took so many frames. The device's name is asked for only if somebody looks.
+#[inline]
+pub(crate) fn visit<N: Deref<Target = CStr>>(
+    device: impl FnOnce() -> N,
+    queue: u16,
+    group: u32,
+    rx_frames: u32,
+    tx_frames: u32,
+) {
+    // SAFETY: reads a static key.
+    if !unsafe { bindings::netback_trace_visit_enabled() } {
+        return;
+    }
+    let device = device();
+    // SAFETY: the string is copied during the call.
+    unsafe {
+        bindings::netback_do_trace_visit(
+            device.as_char_ptr(),
+            queue.into(),
+            group,
+            rx_frames,
+            tx_frames,
+        )
+    };
 }
 
 /// The guest `domid` committed a fault on a queue of `device`.

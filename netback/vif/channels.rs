@@ -87,6 +87,17 @@ impl Channels {
         }))
     }
 
+    /// Moves the interrupts to the processor `cpu`.
+    pub(super) fn move_to(&self, cpu: u32) {
+        match &self.0 {
+            Kind::Single(both) => both.events.move_to(cpu),
+            Kind::Split(tx, rx) => {
+                tx.events.move_to(cpu);
+                rx.events.move_to(cpu);
+            }
+        }
+    }
+
     /// Lets the next events in. `produced` is what the guest has put into its
     /// rings; an event that came without any of it was spurious. Returns how many
     /// were.

@@ -95,10 +95,8 @@ fn read_key(
     let name = CString::try_from_fmt(fmt!("{}", key)).map_err(reading)?;
 
     match store::NIL.read(directory, &name).map_err(reading)? {
-        Some(value) => match negotiate::parse_key(key, value.as_bytes()) {
-            Ok(number) => Ok(Some(number)),
-            Err(error) => Err(error.in_queue(queue).into()),
-        },
+        Some(value) => negotiate::read_value(key, value.as_bytes())
+            .map_err(|error| error.in_queue(queue).into()),
         None => Ok(None),
     }
 }

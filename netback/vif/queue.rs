@@ -93,6 +93,8 @@ pub(crate) struct Work {
     pub(crate) held: Option<Delta>,
     /// How long frames to the guest have been waiting.
     pub(crate) patience: Patience,
+    /// The last arrival of a processor that the interrupts know of.
+    arrivals: u32,
     /// What is left of the queue's share of the batches, in bytes; negative if
     /// the last frame went beyond it. From the guest, and to it.
     pub(crate) deficit: (i64, i64),
@@ -137,6 +139,16 @@ impl Work {
     /// Nothing can be done for the queue now: lets further events in and sets
     /// the alarm for what comes without one.
     pub(crate) fn rest(&mut self, queue: &Queue) {
+        let arrivals = cpu::arrivals();
+        if self.arrivals != arrivals {
+            // When a processor goes, the kernel moves its interrupts elsewhere, and
+            // with them goes the work. It does not move them back.
+            self.arrivals = arrivals;
+            let home = queue.group.cpu();
+            if cpu::is_online(home) {
+                self.channels.move_to(home);
+            }
+        }
         let produced = (self.tx.produced(), self.rx.produced());
         let spurious = self.channels.finish(produced);
 
@@ -463,6 +475,7 @@ impl Attached {
                 pending: SkbList::new(),
                 held: None,
                 patience: Patience::default(),
+                arrivals: cpu::arrivals(),
                 deficit: (0, 0),
                 owes: false,
                 tx,

@@ -160,7 +160,7 @@ impl QueueStats {
                 | DropReason::CopyFailed
                 | DropReason::ChecksumSetup
                 | DropReason::GsoMismatch => totals.rx_errors += dropped,
-                DropReason::InterfaceDown | DropReason::NoMemory => totals.rx_dropped += dropped,
+                DropReason::NoMemory => totals.rx_dropped += dropped,
                 _ => totals.tx_dropped += dropped,
             }
         }

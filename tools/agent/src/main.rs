@@ -13,6 +13,7 @@ mod foreign;
 mod link;
 mod net;
 mod port;
+mod queues;
 mod ring;
 mod serve;
 mod xdp;
@@ -38,6 +39,10 @@ fn run() -> Result<()> {
         Some("xdp") => {
             let interface = std::env::args().nth(2).context("name the interface")?;
             xdp::run(&interface)
+        }
+        Some("queues") => {
+            let interface = std::env::args().nth(2).context("name the interface")?;
+            queues::show(&interface)
         }
         Some("lend") => {
             let mut words = std::env::args().skip(2);

@@ -154,10 +154,9 @@ struct CheckArgs {
     to: Ipv4Addr,
 }
 
+/// Who is attacked, and who tells whether it held.
 #[derive(Args)]
-struct AttackArgs {
-    /// Which attack.
-    name: String,
+struct Opponents {
     /// Number of the vif.
     #[arg(long, default_value_t = 0)]
     handle: u32,
@@ -167,6 +166,14 @@ struct AttackArgs {
     /// Address of somebody who answers echo requests.
     #[arg(long)]
     to: Ipv4Addr,
+}
+
+#[derive(Args)]
+struct AttackArgs {
+    /// Which attack.
+    name: String,
+    #[command(flatten)]
+    at: Opponents,
     /// What is decided at random follows from this.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -177,15 +184,8 @@ struct AttackArgs {
 
 #[derive(Args)]
 struct FuzzArgs {
-    /// Number of the vif.
-    #[arg(long, default_value_t = 0)]
-    handle: u32,
-    /// Our address.
-    #[arg(long)]
-    own: Ipv4Addr,
-    /// Address of somebody who answers echo requests.
-    #[arg(long)]
-    to: Ipv4Addr,
+    #[command(flatten)]
+    at: Opponents,
     /// Everything follows from this.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -201,10 +201,10 @@ struct FuzzArgs {
 }
 
 fn run_fuzz(args: &FuzzArgs) -> Result<()> {
-    let mut vif = Vif::claim(args.handle)?;
+    let mut vif = Vif::claim(args.at.handle)?;
     vif.connect(&Config::default())?;
     let limit = Duration::from_secs(60);
-    let route = Station::new(&mut vif, 0, args.own).resolve(args.to, limit)?;
+    let route = Station::new(&mut vif, 0, args.at.own).resolve(args.at.to, limit)?;
     let plan = fuzz::Plan {
         seed: args.seed,
         first: args.first,
@@ -214,7 +214,7 @@ fn run_fuzz(args: &FuzzArgs) -> Result<()> {
     let report = fuzz::run(&mut vif, &route, plan)?;
     // What it leaves behind works.
     vif.connect(&Config::default())?;
-    Station::new(&mut vif, 0, args.own).check(args.to, limit)?;
+    Station::new(&mut vif, 0, args.at.own).check(args.at.to, limit)?;
     vif.disconnect()?;
     show(&report)
 }
@@ -304,9 +304,9 @@ fn run(cli: &Cli) -> Result<()> {
                 .iter()
                 .find(|attack| attack.name == args.name)
                 .with_context(|| format!("there is no attack {}", args.name))?;
-            let mut vif = Vif::claim(args.handle)?;
+            let mut vif = Vif::claim(args.at.handle)?;
             let time = Duration::from_secs(args.seconds);
-            let report = attack::run(attack, &mut vif, args.own, args.to, args.seed, time);
+            let report = attack::run(attack, &mut vif, args.at.own, args.at.to, args.seed, time);
             let left = vif.disconnect();
             show(&report)?;
             left

@@ -10,7 +10,7 @@
 use std::cell::{Cell, RefCell};
 
 use crate::{
-    abi::{ExtraInfo, RxRequest, RxWords, TxRequest, TxWords, RING_SIZE},
+    abi::{CtrlRequest, CtrlWords, ExtraInfo, RxRequest, RxWords, TxRequest, TxWords, RING_SIZE},
     ring::{Ring, SharedPage},
 };
 
@@ -110,13 +110,32 @@ impl MakeSlot for RxWords {
     }
 }
 
+impl MakeSlot for CtrlWords {
+    fn make(source: &Source<'_>) -> Self {
+        let tag = source.u8();
+        let number = |small: bool| match small {
+            true => source.u8().into(),
+            false => source.u32(),
+        };
+        CtrlRequest {
+            id: tag.into(),
+            kind: match tag & 7 {
+                0 => source.u16(),
+                kind => kind.into(),
+            },
+            data: [tag & 8, tag & 16, tag & 32].map(|bit| number(bit == 0)),
+        }
+        .to_words()
+    }
+}
+
 /// The shared memory of a hostile guest's ring: a real page, which the guest gets to write to just
 /// before each read of the backend's.
-pub struct Hostile<'s, 'd, const W: usize> {
+pub struct Hostile<'s, 'd, const W: usize, const N: usize = { RING_SIZE as usize }> {
     /// What the guest does next.
     source: &'s Source<'d>,
     /// The page.
-    page: SharedPage<W>,
+    page: SharedPage<W, N>,
     /// The slots that the backend read: index and words.
     pub reads: RefCell<Vec<(u32, [u32; W])>>,
     /// The responses that the backend wrote: index and words, as the slot has them afterwards.
@@ -125,7 +144,7 @@ pub struct Hostile<'s, 'd, const W: usize> {
     pub events: RefCell<Vec<u32>>,
 }
 
-impl<'s, 'd, const W: usize> Hostile<'s, 'd, W> {
+impl<'s, 'd, const W: usize, const N: usize> Hostile<'s, 'd, W, N> {
     /// A ring that a guest set up somehow.
     pub fn new(source: &'s Source<'d>) -> Self {
         // Close to where the indices wrap, most of the time.
@@ -146,11 +165,13 @@ impl<'s, 'd, const W: usize> Hostile<'s, 'd, W> {
     }
 }
 
-impl<const W: usize> Ring for Hostile<'_, '_, W>
+impl<const W: usize, const N: usize> Ring for Hostile<'_, '_, W, N>
 where
     [u32; W]: MakeSlot,
 {
     type Slot = [u32; W];
+
+    const SIZE: u32 = N as u32;
 
     fn req_prod(&self) -> u32 {
         let now = self.page.req_prod();
@@ -158,8 +179,8 @@ where
             // Honest, for as long as it lasts.
             step @ 0..=247 => now.wrapping_add((step >> 1).into()),
             248..=250 => now.wrapping_sub(1),
-            251 => now.wrapping_add(RING_SIZE),
-            252 => now.wrapping_add(RING_SIZE + 1),
+            251 => now.wrapping_add(Self::SIZE),
+            252 => now.wrapping_add(Self::SIZE + 1),
             253 => 0,
             _ => self.source.u32(),
         });
@@ -199,7 +220,7 @@ where
         words
     }
 
-    fn write_slot<const N: usize>(&self, index: u32, words: [u32; N]) {
+    fn write_slot<const M: usize>(&self, index: u32, words: [u32; M]) {
         self.page.write_slot(index, words);
         self.writes
             .borrow_mut()

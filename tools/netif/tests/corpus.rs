@@ -31,6 +31,11 @@ fn hostile_receivers() {
 }
 
 #[test]
+fn hostile_controllers() {
+    replay("ctrl_ring", scenario::ctrl_ring);
+}
+
+#[test]
 fn hostile_keys() {
     replay("negotiate", scenario::negotiate);
 }

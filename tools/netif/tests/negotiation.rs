@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use netif::{
     negotiate::{
-        check_rings, parse_key, parse_u32, parse_u64, read_features, read_queue, read_xdp_headroom,
-        Channels, CtrlKeys, Features, KeyError, Offer, QueueKeys, Queues, Why,
+        check_rings, parse_key, parse_u32, parse_u64, read_features, read_queue, read_value,
+        read_xdp_headroom, Channels, CtrlKeys, Features, KeyError, Offer, QueueKeys, Queues, Why,
     },
     rx::{GsoMode, RxOptions},
 };
@@ -50,8 +50,7 @@ fn lookup<'a>(
 ) -> impl FnMut(&'static str) -> Result<Option<u32>, KeyError> + 'a {
     |key| {
         keys.get(key)
-            .map(|text| parse_key(key, text.as_bytes()))
-            .transpose()
+            .map_or(Ok(None), |text| read_value(key, text.as_bytes()))
     }
 }
 
@@ -234,10 +233,9 @@ fn a_bad_key_is_named_with_the_reason() {
             &[("event-channel-tx", "?")],
             "event-channel-tx: not a number",
         ),
-        (&[("feature-sg", "yes")], "feature-sg: not a number"),
         (
-            &[("feature-gso-tcpv4", "-1")],
-            "feature-gso-tcpv4: negative",
+            &[("multi-queue-num-queues", "-1")],
+            "multi-queue-num-queues: negative",
         ),
         // CVE-2026-45890.
         (
@@ -302,6 +300,40 @@ fn left_over_keys_are_not_read() {
     assert_eq!(features.xdp_headroom, 0);
     assert_eq!(features.ctrl, None);
     assert!(!features.multicast_control);
+}
+
+#[test]
+fn a_wish_that_is_no_number_is_none() {
+    let plain = read(&[]).unwrap();
+    for key in [
+        "feature-rx-notify",
+        "feature-sg",
+        "feature-gso-tcpv4",
+        "feature-gso-tcpv4-prefix",
+        "feature-gso-tcpv6",
+        "feature-gso-tcpv6-prefix",
+        "feature-no-csum-offload",
+        "feature-ipv6-csum-offload",
+        "request-multicast-control",
+        "xdp-headroom",
+    ] {
+        for text in ["x", "-1", "yes", "1e3"] {
+            assert_eq!(read(&[(key, text)]).unwrap(), plain, "{key} is {text}");
+        }
+        let huge = read(&[(key, "99999999999")]).unwrap_err();
+        assert!(huge.starts_with(key), "{huge}");
+    }
+    // What it takes to reach the frontend is another matter.
+    for key in [
+        "request-rx-copy",
+        "multi-queue-num-queues",
+        "tx-ring-ref",
+        "rx-ring-ref",
+        "event-channel",
+        "ctrl-ring-ref",
+    ] {
+        assert!(read(&[(key, "x")]).unwrap_err().starts_with(key), "{key}");
+    }
 }
 
 #[test]

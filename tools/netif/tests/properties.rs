@@ -460,6 +460,12 @@ proptest! {
 
     /// See above.
     #[test]
+    fn a_hostile_control_ring_breaks_nothing(data in prop::collection::vec(any::<u8>(), 0..2000)) {
+        scenario::ctrl_ring(&data);
+    }
+
+    /// See above.
+    #[test]
     fn hostile_keys_break_nothing(data in prop::collection::vec(any::<u8>(), 0..300)) {
         scenario::negotiate(&data);
     }

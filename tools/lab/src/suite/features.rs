@@ -39,6 +39,11 @@ pub fn tests() -> Vec<Test> {
             xdp,
         ),
         test(
+            "cpu-hotplug",
+            "a processor of dom0 goes and comes back under traffic",
+            cpu_hotplug,
+        ),
+        test(
             "multicast-control",
             "a multicast filter in force, out of it, and taken over by a new backend",
             multicast_control,
@@ -338,6 +343,72 @@ fn xdp(context: &mut Context) -> Result<()> {
         offered.text().trim() == "0",
         "headroom is offered against the administrator's wish"
     );
+    guest.destroy()
+}
+
+/// The processors that take the interrupts of a vif, by what the kernel says of them.
+fn processors_of(lab: &Lab, interface: &str) -> Result<Vec<u32>> {
+    let script = format!(
+        "for irq in $(grep '{interface}-q' /proc/interrupts | sed 's/^ *//; s/:.*//'); do \
+           cat /proc/irq/$irq/effective_affinity_list; \
+         done | sort -u"
+    );
+    let output = lab.dom0().run(&script)?;
+    let cpus = output.text().split_whitespace().map(str::parse);
+    cpus.collect::<Result<_, _>>()
+        .with_context(|| format!("what processors take interrupts of {interface}?"))
+}
+
+fn cpu_hotplug(context: &mut Context) -> Result<()> {
+    context.reset();
+    let lab = context.lab()?;
+    let (dom0, limit) = (lab.dom0(), lab.limit(300));
+    let guest = lab.guest().pv().vcpus(2).start()?;
+    let interface = guest.vif_name(0)?;
+    let address = guest.address();
+    let one = "/sys/devices/system/cpu/cpu1/online";
+    let busy = |seed: u64| -> Result<[Background; 2]> {
+        Ok([
+            Background::begin(&guest, &dom0, DOM0, 32 * MIB, seed, limit)?,
+            Background::begin(&dom0, &guest, &address, 32 * MIB, seed + 1, limit)?,
+        ])
+    };
+    let whole = |flows: [Background; 2]| flows.into_iter().try_for_each(Background::whole);
+
+    use_every_queue(context, &lab, &guest, 2)?;
+    ensure!(
+        processors_of(&lab, &interface)? == [0, 1],
+        "two queues should have two processors"
+    );
+    let flows = busy(context.seed() * 4)?;
+    dom0.run(&format!("echo 0 > {one}"))
+        .context("taking a processor away from dom0")?;
+    whole(flows).context("while a processor went")?;
+    ensure!(
+        processors_of(&lab, &interface)? == [0],
+        "all interrupts should have moved"
+    );
+    let late = lab.guest().pv().start()?;
+    both_ways(&lab, &late, MIB, context.seed()).context("a guest that came meanwhile")?;
+    ensure!(
+        processors_of(&lab, &late.vif_name(0)?)? == [0],
+        "a new queue should be where a processor is"
+    );
+    let flows = busy(context.seed() * 4)?;
+    dom0.run(&format!("echo 1 > {one}"))
+        .context("giving dom0 its processor back")?;
+    whole(flows).context("while a processor came")?;
+    use_every_queue(context, &lab, &guest, 2)?;
+    // A queue is moved home with the next event that it deals with.
+    for round in 0.. {
+        if processors_of(&lab, &interface)? == [0, 1] {
+            break;
+        }
+        ensure!(round < 40, "the interrupts have not come back");
+        datagrams(&lab, &guest, 1, 100, context.seed())?;
+    }
+    both_ways(&lab, &guest, 4 * MIB, context.seed())?;
+    late.destroy()?;
     guest.destroy()
 }
 

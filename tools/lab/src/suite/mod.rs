@@ -5,6 +5,7 @@
 mod basic;
 mod churn;
 mod features;
+mod floods;
 pub mod health;
 mod loading;
 mod network;
@@ -16,7 +17,8 @@ pub mod traffic;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
@@ -45,19 +47,25 @@ const fn test(
     Test { name, about, run }
 }
 
-/// All tests, in the order in which they run.
+/// The tests of each room, the longest first. Those of one room share a lab.
+fn suites() -> Vec<Vec<Test>> {
+    vec![
+        churn::tests(),
+        steering::tests(),
+        basic::tests(),
+        policy::tests(),
+        floods::tests(),
+        rings::tests(),
+        features::tests(),
+        loading::tests(),
+        network::tests(),
+        offload::tests(),
+    ]
+}
+
+/// All tests.
 pub fn all() -> Vec<Test> {
-    let mut tests = Vec::new();
-    tests.extend(loading::tests());
-    tests.extend(basic::tests());
-    tests.extend(offload::tests());
-    tests.extend(policy::tests());
-    tests.extend(features::tests());
-    tests.extend(rings::tests());
-    tests.extend(steering::tests());
-    tests.extend(network::tests());
-    tests.extend(churn::tests());
-    tests
+    suites().into_iter().flatten().collect()
 }
 
 /// What tests share: a lab and guests that stay up from one to the next.
@@ -221,48 +229,83 @@ impl Context {
 }
 
 /// What a run came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Tests that passed.
     pub passed: usize,
-    /// Tests that did not.
-    pub failed: usize,
+    /// The names of those that did not.
+    pub failed: Vec<&'static str>,
 }
 
-/// Runs the tests whose name contains one of `filters` (all, if there is none).
-pub fn run(context: &mut Context, filters: &[String]) -> Tally {
-    let mut tally = Tally::default();
-    let mut failures = Vec::new();
-    for test in select(all(), filters) {
+impl Tally {
+    /// Runs a test and says what came of it.
+    fn run(&mut self, context: &mut Context, test: &Test) {
         ui::note(format!("test {} ...", test.name));
         let start = Instant::now();
-        let outcome = context.run(&test);
+        let outcome = context.run(test);
         let took = start.elapsed().as_secs_f64();
         match outcome {
             Ok(()) => {
-                tally.passed += 1;
+                self.passed += 1;
                 println!("ok      {} ({took:.1} s)", test.name);
             }
             Err(e) => {
-                tally.failed += 1;
-                println!("FAILED  {} ({took:.1} s): {e:#}", test.name);
-                println!("{}", context.tails());
-                failures.push(test.name);
+                let tails = context.tails();
+                self.failed.push(test.name);
+                println!("FAILED  {} ({took:.1} s): {e:#}\n{tails}", test.name);
                 context.reset();
             }
         }
     }
-    context.reset();
-    if !failures.is_empty() {
-        println!("failed: {}", failures.join(", "));
-    }
-    tally
 }
 
-fn select(tests: Vec<Test>, filters: &[String]) -> Vec<Test> {
+/// Runs the tests whose name contains one of `filters` (all, if there is none), those of `jobs`
+/// suites at a time, each with a context of its own that `new` makes.
+pub fn run(new: impl Fn() -> Context + Sync, jobs: usize, filters: &[String]) -> Tally {
+    let waiting = Mutex::new(select(suites(), filters).into_iter());
+    let next = || {
+        waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .next()
+    };
+    let lane = || {
+        let (mut context, mut tally) = (new(), Tally::default());
+        while let Some(suite) = next() {
+            for test in &suite {
+                tally.run(&mut context, test);
+            }
+        }
+        context.reset();
+        tally
+    };
+    let mut sum = Tally::default();
+    thread::scope(|scope| {
+        let lanes: Vec<_> = (0..jobs.max(1)).map(|_| scope.spawn(lane)).collect();
+        for lane in lanes {
+            match lane.join() {
+                Ok(tally) => {
+                    sum.passed += tally.passed;
+                    sum.failed.extend(tally.failed);
+                }
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+    });
+    if !sum.failed.is_empty() {
+        println!("failed: {}", sum.failed.join(", "));
+    }
+    sum
+}
+
+fn select(suites: Vec<Vec<Test>>, filters: &[String]) -> Vec<Vec<Test>> {
     let wanted =
         |name: &str| filters.is_empty() || filters.iter().any(|f| name.contains(f.as_str()));
-    tests.into_iter().filter(|t| wanted(t.name)).collect()
+    suites
+        .into_iter()
+        .map(|suite| suite.into_iter().filter(|t| wanted(t.name)).collect())
+        .filter(|suite: &Vec<Test>| !suite.is_empty())
+        .collect()
 }
 
 #[cfg(test)]
@@ -276,11 +319,11 @@ mod tests {
         let tests = all();
         let names: std::collections::HashSet<_> = tests.iter().map(|t| t.name).collect();
         assert_eq!(names.len(), tests.len());
-        assert!(select(all(), &["mtu".into()])
-            .iter()
-            .all(|t| t.name.contains("mtu")));
-        assert!(select(all(), &["no such test".into()]).is_empty());
-        assert_eq!(select(all(), &[]).len(), tests.len());
+        let selected = |filters: &[String]| select(suites(), filters).into_iter().flatten();
+        assert_eq!(selected(&["mtu".into()]).count(), 3);
+        assert!(selected(&["mtu".into()]).all(|t| t.name.contains("mtu")));
+        assert!(select(suites(), &["no such test".into()]).is_empty());
+        assert_eq!(selected(&[]).count(), tests.len());
     }
 
     #[test]

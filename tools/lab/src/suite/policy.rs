@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{ensure, Context as _, Result};
 
+use super::floods::while_flooding;
 use super::health;
-use super::network::while_flooding;
 use super::traffic::{both_ways, ping, statistic, Background, DOM0, MIB};
 use super::{test, Context, Test};
 use crate::guest::{Guest, Kind};
@@ -178,6 +178,7 @@ fn visible(context: &mut Context) -> Result<()> {
         counter(&lab, &interface, "tx_slots")?,
         counter(&lab, &interface, "notifications_sent")?,
     );
+    let queues_before = by_queue(&lab, &interface)?;
     let file = format!("/sys/kernel/debug/netback/{interface}/queue0");
     let events = "/sys/kernel/debug/tracing/events/netback";
 
@@ -210,11 +211,46 @@ fn visible(context: &mut Context) -> Result<()> {
         after.0 > before.0 && after.1 > before.1 && after.2 > before.2,
         "counters went from {before:?} to {after:?} under traffic"
     );
+    let queues_after = by_queue(&lab, &interface)?;
+    for direction in 0..2 {
+        let [netlink, ethtool] =
+            [0, 1].map(|way| queues_after[way][direction] - queues_before[way][direction]);
+        // The neighbours' chatter goes on between two looks.
+        ensure!(
+            netlink > 100 && netlink.abs_diff(ethtool) < 50,
+            "netlink tells of {netlink} frames by queue, ethtool of {ethtool}"
+        );
+    }
     ensure!(
         counter(&lab, &interface, "rx_packets")? <= statistic(&lab, &interface, "rx_packets")?,
         "ethtool knows of more frames than ip does"
     );
     Ok(())
+}
+
+/// Frames received and sent by an interface: by what netlink tells of its queues, and by ethtool.
+fn by_queue(lab: &Lab, interface: &str) -> Result<[[u64; 2]; 2]> {
+    let output = lab
+        .dom0()
+        .run(&format!("netback-agent queues {interface}"))?;
+    let mut frames = [0, 0];
+    for line in output.text().lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let &[direction, _queue, count, bytes] = words.as_slice() else {
+            anyhow::bail!("netlink tells {line:?} of {interface}");
+        };
+        let (count, bytes): (u64, u64) = (count.parse()?, bytes.parse()?);
+        ensure!(
+            bytes >= 14 * count,
+            "{count} frames of {bytes} bytes in all"
+        );
+        frames[usize::from(direction == "tx")] += count;
+    }
+    let totals = [
+        counter(lab, interface, "rx_packets")?,
+        counter(lab, interface, "tx_packets")?,
+    ];
+    Ok([frames, totals])
 }
 
 fn threads_and_one_channel(context: &mut Context) -> Result<()> {

@@ -284,41 +284,46 @@ fn try_case(lab: &Lab, frontend: &mut Frontend, interface: &str, case: &Case) ->
     Ok(())
 }
 
-fn tx_chains(context: &mut Context) -> Result<()> {
+/// A frontend that sends the cases that `of` makes for its route to the host, doing `then` after
+/// each, and that works in the end. Returns how many there were.
+fn try_cases(
+    context: &mut Context,
+    of: fn(Route) -> Result<Vec<Case>>,
+    then: impl Fn(&Lab, &mut Frontend, &str) -> Result<()>,
+) -> Result<usize> {
     let guest = context.ring_guest()?;
     let lab = context.lab()?;
     let interface = guest.vif_name(VIF)?;
     let mut frontend = guest.frontend(VIF)?;
     frontend.connect(&Config::default())?;
     let route = route_to_host(&lab, &mut frontend, &own(&guest))?;
-    let cases = harmless(route)?;
+    let cases = of(route)?;
     for case in &cases {
-        try_case(&lab, &mut frontend, &interface, case).with_context(|| case.name)?;
+        try_case(&lab, &mut frontend, &interface, case)
+            .and_then(|()| then(&lab, &mut frontend, &interface))
+            .with_context(|| case.name)?;
     }
-    ui::note(format!("{} chains", cases.len()));
-    frontend.check(&own(&guest), HOST)
+    await_carrier(&lab, &interface, true)?;
+    frontend.check(&own(&guest), HOST)?;
+    Ok(cases.len())
+}
+
+fn tx_chains(context: &mut Context) -> Result<()> {
+    let cases = try_cases(context, harmless, |_, _, _| Ok(()))?;
+    ui::note(format!("{cases} chains"));
+    Ok(())
 }
 
 fn tx_faults(context: &mut Context) -> Result<()> {
-    let guest = context.ring_guest()?;
-    let lab = context.lab()?;
-    let interface = guest.vif_name(VIF)?;
-    let mut frontend = guest.frontend(VIF)?;
-    frontend.connect(&Config::default())?;
-    let route = route_to_host(&lab, &mut frontend, &own(&guest))?;
-    let cases = faults(route)?;
-    for case in &cases {
-        try_case(&lab, &mut frontend, &interface, case).with_context(|| case.name)?;
-        await_carrier(&lab, &interface, false).with_context(|| case.name)?;
+    let cases = try_cases(context, faults, |lab, frontend, interface| {
+        await_carrier(lab, interface, false)?;
         // Nothing is heard of the interface any more until it is connected anew.
-        let slots = [Slot::data(60)];
-        let sent = frontend.send(&slots, &[0; 60], UNANSWERED)?;
-        ensure!(sent.none(), "{}: after it {sent:?}", case.name);
-        frontend.connect(&Config::default())?;
-    }
-    ui::note(format!("{} faults", cases.len()));
-    await_carrier(&lab, &interface, true)?;
-    frontend.check(&own(&guest), HOST)
+        let sent = frontend.send(&[Slot::data(60)], &[0; 60], UNANSWERED)?;
+        ensure!(sent.none(), "after it {sent:?}");
+        frontend.connect(&Config::default())
+    })?;
+    ui::note(format!("{cases} faults"));
+    Ok(())
 }
 
 fn index_jumps(context: &mut Context) -> Result<()> {
