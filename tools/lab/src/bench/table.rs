@@ -109,6 +109,7 @@ fn with_header<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
     table.remove_style(TableComponent::HorizontalLines);
+    table.remove_style(TableComponent::MiddleIntersections);
     table.set_header(header);
     table
 }
@@ -189,9 +190,9 @@ fn wanted(record: &Record) -> Table {
 /// Everything as text: figures, targets, and what has failed.
 pub fn table(record: &Record) -> String {
     let mut out = format!("{}\n{}\n", figures(record), wanted(record));
+    let verdicts = targets::verdicts(record);
     for erms in [true, false] {
-        let of: Vec<_> = record
-            .targets
+        let of: Vec<_> = verdicts
             .iter()
             .filter(|v| v.without_erms() != erms)
             .collect();
