@@ -18,6 +18,7 @@ const TRANSACTION_START: u32 = 6;
 const TRANSACTION_END: u32 = 7;
 const WRITE: u32 = 11;
 const REMOVE: u32 = 13;
+const SET_PERMS: u32 = 14;
 const WATCH_EVENT: u32 = 15;
 const ERROR: u32 = 16;
 const PAYLOAD_MAX: usize = 4096;
@@ -159,6 +160,13 @@ impl Xenstore {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
             _ => Ok(()),
         }
+    }
+
+    /// Gives a node to the domain `owner`, and lets the domain `reader` read it. Nodes that are made
+    /// below it get the same.
+    pub fn give(&mut self, path: &str, owner: u16, reader: u16) -> io::Result<()> {
+        let permissions = format!("{path}\0n{owner}\0r{reader}\0");
+        self.request(SET_PERMS, &[permissions.as_bytes()]).map(drop)
     }
 
     /// Asks to be told of changes at and below `path`.

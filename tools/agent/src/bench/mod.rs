@@ -3,11 +3,12 @@
 //! What the lab's benchmark needs done inside a machine. Each tool prints one line of JSON.
 //!
 //! `netback-agent bench TOOL ARGUMENTS`, where the tools are `echo`, `rr`, `ping`, `send`,
-//! `receive`, `watch`, `runstate`, `grant` and `copy`.
+//! `receive`, `watch`, `runstate`, `plug`, `grant` and `copy`.
 
 mod grants;
 mod hypercall;
 mod latency;
+mod plug;
 mod stream;
 mod watch;
 
@@ -56,13 +57,19 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<()> {
             Ok(())
         }
         "send" => {
-            let to = arguments.parse::<SocketAddr>("an address with a port")?;
+            let to = arguments
+                .text("addresses with ports")?
+                .split(',')
+                .map(str::parse)
+                .collect::<Result<Vec<SocketAddr>, _>>()
+                .context("an address with its port")?;
             let streams = arguments.parse("a number of streams")?;
-            stream::send(to, streams, arguments.parse("a size")?)
+            stream::send(&to, streams, arguments.parse("a size")?)
         }
         "watch" => {
             let time = Duration::from_millis(arguments.parse("a number of milliseconds")?);
-            println!("{}", watch::watch(time, arguments.0)?);
+            let enough = arguments.parse("how much is to grow first")?;
+            println!("{}", watch::watch(time, enough, arguments.0)?);
             Ok(())
         }
         "runstate" => {
@@ -70,6 +77,11 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<()> {
             Ok(())
         }
         "grant" => grants::grant(arguments.parse("a domain")?, arguments.parse("a count")?),
+        "plug" => {
+            let domid = arguments.parse("a domain")?;
+            let handle = |text: String| text.parse().context("the number of a vif is a number");
+            plug::plug_all(domid, arguments.0.map(handle))
+        }
         "copy" => {
             let plan = grants::Plan {
                 domid: arguments.parse("a domain")?,

@@ -60,11 +60,12 @@ pub fn receive(at: SocketAddr, streams: usize) -> Result<Received> {
     Ok(received)
 }
 
-/// Sends `bytes` bytes over each of `streams` connections, or without an end if that is 0.
-pub fn send(to: SocketAddr, streams: usize, bytes: u64) -> Result<()> {
+/// Sends `bytes` bytes over each of `streams` connections to each address, or without an end if that
+/// is 0.
+pub fn send(to: &[SocketAddr], streams: usize, bytes: u64) -> Result<()> {
     let mut writers = Vec::new();
-    for _ in 0..streams {
-        let mut stream = TcpStream::connect_timeout(&to, PATIENCE)
+    for to in to.iter().flat_map(|to| vec![to; streams]) {
+        let mut stream = TcpStream::connect_timeout(to, PATIENCE)
             .with_context(|| format!("cannot connect to {to}"))?;
         writers.push(thread::spawn(move || {
             let buffer = vec![b'n'; BUFFER];
@@ -99,7 +100,7 @@ mod tests {
         drop(listener);
         let receiver = thread::spawn(move || receive(at, 2));
         let start = Instant::now();
-        while let Err(e) = send(at, 2, 300_000) {
+        while let Err(e) = send(&[at], 2, 300_000) {
             assert!(start.elapsed() < PATIENCE, "{e:#}");
         }
         assert_eq!(receiver.join().unwrap().unwrap().bytes, 600_000);

@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+/// How often is looked whether it is time to begin.
+const GLANCE: Duration = Duration::from_millis(5);
+
 /// What was seen.
 pub struct Growth {
     nanoseconds: u64,
@@ -32,8 +35,9 @@ fn read(path: &str) -> Result<u64> {
         .with_context(|| format!("{path} holds no number"))
 }
 
-/// Reads the files, each of which holds a number, before and after `time`.
-pub fn watch(time: Duration, paths: impl Iterator<Item = String>) -> Result<Growth> {
+/// Reads the files, each of which holds a number, before and after `time`, which begins when each
+/// number has grown by `enough`.
+pub fn watch(time: Duration, enough: u64, paths: impl Iterator<Item = String>) -> Result<Growth> {
     let paths: Vec<_> = paths.collect();
     let look = || {
         paths
@@ -41,6 +45,14 @@ pub fn watch(time: Duration, paths: impl Iterator<Item = String>) -> Result<Grow
             .map(|path| read(path))
             .collect::<Result<Vec<_>>>()
     };
+    let first = look()?;
+    while look()?
+        .iter()
+        .zip(&first)
+        .any(|(now, first)| now.wrapping_sub(*first) < enough)
+    {
+        thread::sleep(GLANCE);
+    }
     let start = Instant::now();
     let before = look()?;
     thread::sleep(time);
@@ -65,11 +77,11 @@ mod tests {
         let file = std::env::temp_dir().join(format!("watch-{}", std::process::id()));
         fs::write(&file, "42\n").unwrap();
         let path = file.to_string_lossy().into_owned();
-        let seen = watch(Duration::from_millis(2), [path].into_iter());
+        let seen = watch(Duration::from_millis(2), 0, [path].into_iter());
         fs::remove_file(&file).unwrap();
         let seen = seen.unwrap();
         assert_eq!(seen.growth, [0]);
         assert!(seen.nanoseconds >= 2_000_000);
-        assert!(watch(Duration::ZERO, ["/none".to_owned()].into_iter()).is_err());
+        assert!(watch(Duration::ZERO, 0, ["/none".to_owned()].into_iter()).is_err());
     }
 }

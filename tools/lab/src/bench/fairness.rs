@@ -8,11 +8,12 @@ use serde::Deserialize;
 use super::pktgen::Sink;
 use super::station::{tool, Station};
 use super::tcp;
-use crate::suite::traffic::statistic;
 
 /// How long is looked at, in milliseconds of the machine.
 const WINDOW_MS: u32 = 400;
-/// The first port of the servers.
+/// A flow that has moved so many bytes has left its slow start.
+const ENOUGH: u32 = 1_000_000;
+/// The port of the receiver.
 const PORT: u16 = 6000;
 
 /// By how much counters have grown.
@@ -60,33 +61,32 @@ fn rates(station: &Station, flows: &[Flow]) -> Result<Vec<f64>> {
     let dom0 = station.dom0();
     let limit = station.limit(120);
     give_addresses(station, flows)?;
-    let (mut servers, mut clients, mut vifs) = (Vec::new(), Vec::new(), Vec::new());
-    for (number, flow) in flows.iter().enumerate() {
-        let port = PORT + number as u16;
-        servers.push(tcp::receiver(station, &dom0, port, 1)?);
-        let guest = station.guest(flow.guest)?;
-        vifs.push(guest.vif_name(flow.handle)?);
-        let to = format!("10.0.{}.1", flow.handle);
-        clients.push(guest.spawn(&format!("exec netback-agent bench send {to}:{port} 1 0"))?);
+    let server = tcp::receiver(station, &dom0, PORT, flows.len() as u32)?;
+    let counters = flows
+        .iter()
+        .map(|flow| {
+            let vif = station.guest(flow.guest)?.vif_name(flow.handle)?;
+            Ok(format!("/sys/class/net/{vif}/statistics/rx_bytes"))
+        })
+        .collect::<Result<Vec<String>>>()?
+        .join(" ");
+    let mut clients = Vec::new();
+    for (number, guest) in station.guests().iter().enumerate() {
+        let of_guest = flows.iter().filter(|flow| flow.guest == number);
+        let to: Vec<_> = of_guest
+            .map(|flow| format!("10.0.{}.1:{PORT}", flow.handle))
+            .collect();
+        if !to.is_empty() {
+            let to = to.join(",");
+            clients.push(guest.spawn(&format!("exec netback-agent bench send {to} 1 0"))?);
+        }
     }
-    // All have to be on their way first: a flow that has moved 2 MB has left its slow start.
-    let mut script = String::new();
-    let mut counters = String::new();
-    for vif in &vifs {
-        let counter = format!("/sys/class/net/{vif}/statistics/rx_bytes");
-        let enough = statistic(station.lab(), vif, "rx_bytes")? + 2_000_000;
-        script.push_str(&format!(
-            "until [ $(cat {counter}) -gt {enough} ]; do sleep 0.02; done\n"
-        ));
-        counters.push_str(&counter);
-        counters.push(' ');
-    }
-    dom0.run_within(&script, limit)?;
-    let looked: Watched = tool(&dom0, &format!("watch {WINDOW_MS} {counters}"), limit)?;
+    let arguments = format!("watch {WINDOW_MS} {ENOUGH} {counters}");
+    let looked: Watched = tool(&dom0, &arguments, limit)?;
     for client in &clients {
         client.kill(libc::SIGKILL)?;
     }
-    drop(servers);
+    drop(server);
     ensure!(
         looked.growth.len() == flows.len() && looked.elapsed_ns > 0.0,
         "{} of {} counters were read",

@@ -2,7 +2,9 @@
 
 //! What vifs cost that do nothing: memory of dom0's kernel, threads, and the time to connect.
 
-use anyhow::{anyhow, ensure, Context, Result};
+use std::ops::Range;
+
+use anyhow::{ensure, Context, Result};
 use netback_proto::FromAgent;
 use serde::Deserialize;
 
@@ -55,21 +57,36 @@ fn usage(station: &Station) -> Result<Usage> {
     })
 }
 
+fn list(handles: Range<u32>) -> String {
+    let list: Vec<String> = handles.map(|handle| handle.to_string()).collect();
+    list.join(" ")
+}
+
+/// Plugs in vifs of a guest, and puts them on a bridge.
+fn plug(station: &Station, guest: &Guest, handles: Range<u32>) -> Result<()> {
+    let domid = guest.domid()?;
+    let links: String = handles
+        .clone()
+        .map(|handle| format!("link set vif{domid}.{handle} master br0 up\n"))
+        .collect();
+    let script = format!(
+        "netback-agent bench plug {domid} {} && ip -batch - <<'END'\n{links}END",
+        list(handles)
+    );
+    let limit = station.limit(240);
+    station.dom0().run_within(&script, limit).map(drop)
+}
+
 #[derive(Deserialize)]
 struct Held {
     connect_ns: Vec<f64>,
 }
 
 /// Has a guest connect vifs and keep them.
-fn hold(
-    station: &Station,
-    guest: &Guest,
-    handles: std::ops::Range<u32>,
-) -> Result<(Process, Held)> {
-    let list: Vec<String> = handles.map(|h| h.to_string()).collect();
+fn hold(station: &Station, guest: &Guest, handles: Range<u32>) -> Result<(Process, Held)> {
     let holder = guest.spawn(&format!(
         "exec {PROGRAM} hold --queues {QUEUES} {}",
-        list.join(" ")
+        list(handles)
     ))?;
     let (mut said, mut complaints) = (Vec::new(), Vec::new());
     while !said.ends_with(b"\n") {
@@ -102,24 +119,16 @@ pub fn measure(station: &mut Station) -> Result<()> {
     warm_up.end_input()?;
     warm_up.wait(station.limit(60))?;
     own::begin(station)?;
-    first.attach_user_vif(VIFS + 1)?;
+    plug(station, first, VIFS + 1..VIFS + 2)?;
     let (single, _) = hold(station, first, VIFS + 1..VIFS + 2)?;
     let objects = own::end(station)? / 1024.0 / f64::from(QUEUES);
     single.end_input()?;
     single.wait(station.limit(60))?;
     let before = usage(station)?;
     let areas = own::areas(station)?;
-    std::thread::scope(|scope| {
-        let plugging: Vec<_> = guests
-            .iter()
-            .map(|guest| scope.spawn(|| (1..=VIFS).try_for_each(|h| guest.attach_user_vif(h))))
-            .collect();
-        plugging.into_iter().try_for_each(|guest| {
-            guest
-                .join()
-                .map_err(|_| anyhow!("plugging in vifs panicked"))?
-        })
-    })?;
+    for guest in &guests {
+        plug(station, guest, 1..VIFS + 1)?;
+    }
     let plugged = usage(station)?;
     let (mut holders, mut times) = (Vec::new(), Vec::new());
     for guest in &guests {

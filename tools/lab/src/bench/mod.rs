@@ -44,6 +44,11 @@ use crate::ui;
 /// What is appended to a workload's name when the processor had no ERMS.
 pub const WITHOUT_ERMS: &str = "/no-erms";
 
+/// A workload's name without that.
+fn bare(name: &str) -> &str {
+    name.strip_suffix(WITHOUT_ERMS).unwrap_or(name)
+}
+
 /// What to measure.
 #[derive(Clone, Debug)]
 pub struct Options {

@@ -6,6 +6,7 @@ use anyhow::{anyhow, Result};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+use super::bare;
 use super::table::{digits, Line};
 use super::targets::{Bound, Verdict};
 
@@ -13,6 +14,7 @@ const OURS: RGBColor = RGBColor(0xd9, 0x5f, 0x2b);
 const THEIRS: RGBColor = RGBColor(0x5b, 0x7d, 0x9c);
 const FLOOR: RGBColor = RGBColor(0xa9, 0xb4, 0xbd);
 const GOOD: RGBColor = RGBColor(0x2f, 0x8f, 0x5b);
+const BAD: RGBColor = RGBColor(0xb0, 0x2a, 0x4c);
 const INK: RGBColor = RGBColor(0x2b, 0x31, 0x37);
 const FAINT: RGBColor = RGBColor(0xe3, 0xe7, 0xea);
 const FONT: &str = "system-ui, sans-serif";
@@ -77,7 +79,7 @@ pub fn bars(lines: &[&Line]) -> Result<String> {
             let bars = bars_of(line);
             let middle = y + bars.len() as i32 * (BAR + 2) / 2;
             area.draw(&Text::new(
-                line.workload.clone(),
+                bare(&line.workload).to_owned(),
                 (LABELS - 12, middle),
                 text(14, INK, HPos::Right, VPos::Center),
             ))?;
@@ -144,9 +146,9 @@ pub fn ratios(verdicts: &[&Verdict]) -> Result<String> {
         for (row, verdict) in verdicts.iter().enumerate() {
             let y = HEAD + row as i32 * ROW + ROW / 2;
             let ratio = verdict.value;
-            let color = if verdict.met { GOOD } else { OURS };
+            let color = if verdict.met { GOOD } else { BAD };
             area.draw(&Text::new(
-                format!("{} {}", verdict.workload, verdict.metric),
+                format!("{} {}", bare(&verdict.workload), verdict.metric),
                 (LABELS - 12, y),
                 text(13, INK, HPos::Right, VPos::Center),
             ))?;

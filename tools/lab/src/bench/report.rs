@@ -108,7 +108,7 @@ const CHAPTERS: &[Chapter] = &[
 
 const STYLE: &str = "
 :root { --ink: #2b3137; --soft: #66717b; --line: #e3e7ea; --ours: #d95f2b; --theirs: #5b7d9c;
-  --floor: #a9b4bd; --good: #2f8f5b; }
+  --floor: #a9b4bd; --good: #2f8f5b; --bad: #b02a4c; }
 * { box-sizing: border-box }
 body { margin: 0; background: #f6f7f8; color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, 'Segoe UI', sans-serif }
@@ -130,7 +130,7 @@ table { border-collapse: collapse; width: 100%; font-size: .84rem }
 th { text-align: left; color: var(--soft); font-weight: 600 }
 th, td { padding: 5px 8px; border-bottom: 1px solid var(--line); white-space: nowrap }
 td.n { text-align: right; font-variant-numeric: tabular-nums }
-.met { color: var(--good); font-weight: 600 } .missed { color: var(--ours); font-weight: 600 }
+.met { color: var(--good); font-weight: 600 } .missed { color: var(--bad); font-weight: 600 }
 .wide { overflow-x: auto }
 details { border-top: 1px solid var(--line); padding: 6px 0 } summary { cursor: pointer }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 18px; align-items: start; overflow-x: auto }

@@ -132,7 +132,7 @@ impl Station {
             .driver(driver)
             .parameters(&setting.parameters)
             .cpus(if setting.counts() { 1 } else { stage.cpus() })
-            .icount(stage != Stage::Idle)
+            .icount(true)
             .erms(erms)
             .profile(setting.counts())
             .name(&format!("bench-{}", driver_name(driver)))

@@ -61,12 +61,12 @@ impl Line {
 pub fn lines(record: &Record) -> Vec<Line> {
     let verdicts = targets::verdicts(record);
     let place = |name: &str| {
-        let bare = name.strip_suffix(super::WITHOUT_ERMS);
+        let bare = super::bare(name);
         let at = WORKLOADS
             .iter()
-            .position(|w| w.name == bare.unwrap_or(name))
+            .position(|w| w.name == bare)
             .unwrap_or(WORKLOADS.len());
-        (bare.is_some(), at)
+        (bare != name, at)
     };
     let keys: BTreeSet<_> = record
         .results
@@ -109,6 +109,7 @@ fn with_header<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
     table.remove_style(TableComponent::HorizontalLines);
+    table.remove_style(TableComponent::MiddleIntersections);
     table.set_header(header);
     table
 }
@@ -189,9 +190,9 @@ fn wanted(record: &Record) -> Table {
 /// Everything as text: figures, targets, and what has failed.
 pub fn table(record: &Record) -> String {
     let mut out = format!("{}\n{}\n", figures(record), wanted(record));
+    let verdicts = targets::verdicts(record);
     for erms in [true, false] {
-        let of: Vec<_> = record
-            .targets
+        let of: Vec<_> = verdicts
             .iter()
             .filter(|v| v.without_erms() != erms)
             .collect();

@@ -235,7 +235,7 @@ pub const WORKLOADS: &[Workload] = &[
 
 /// The description of a workload.
 pub fn about(name: &str) -> &'static str {
-    let bare = name.strip_suffix(super::WITHOUT_ERMS).unwrap_or(name);
+    let bare = super::bare(name);
     WORKLOADS
         .iter()
         .find(|w| w.name == bare)
