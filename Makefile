@@ -16,7 +16,7 @@ MODULE_DIR = $(DESTDIR)/lib/modules/$(RELEASE)/updates
 
 .PHONY: all modules install modules_install uninstall clean help \
 	fmt rustfmt fmt-check clippy unsafe-check \
-	demo test check hostile fuzz bench bench-quick lab-setup lab-shell lab-info lab-clean
+	demo test check lifecycle hostile fuzz bench bench-quick lab-setup lab-shell lab-info lab-clean
 
 all: modules
 
@@ -39,12 +39,17 @@ install: modules_install
 	depmod $(if $(DESTDIR),-b '$(DESTDIR)') '$(RELEASE)'
 	install -D -m 644 tools/netback.conf '$(DESTDIR)/etc/modprobe.d/netback.conf'
 	install -D -m 755 tools/netback-reload.sh '$(DESTDIR)$(PREFIX_SBIN)/netback-reload'
+	install -D -m 755 tools/netback-hotplug.sh '$(DESTDIR)$(PREFIX_SBIN)/netback-hotplug'
+	install -d '$(DESTDIR)/etc/udev/rules.d'
+	sed 's|/usr/local/sbin|$(PREFIX_SBIN)|' tools/90-netback.rules \
+		> '$(DESTDIR)/etc/udev/rules.d/90-netback.rules'
 	@echo 'netback is installed for $(RELEASE). "netback-reload" moves running guests to it;'
 	@echo '"make uninstall" and "netback-reload --load \"modprobe xen-netback\"" go back.'
 
 uninstall:
 	rm -f '$(DESTDIR)'/lib/modules/*/updates/netback.ko
-	rm -f '$(DESTDIR)/etc/modprobe.d/netback.conf' '$(DESTDIR)$(PREFIX_SBIN)/netback-reload'
+	rm -f '$(DESTDIR)/etc/modprobe.d/netback.conf' '$(DESTDIR)/etc/udev/rules.d/90-netback.rules'
+	rm -f '$(DESTDIR)$(PREFIX_SBIN)/netback-reload' '$(DESTDIR)$(PREFIX_SBIN)/netback-hotplug'
 	for dir in '$(DESTDIR)'/lib/modules/*/modules.dep; do \
 		if [ -f "$$dir" ] && grep -q netback.ko "$$dir"; then \
 			depmod $(if $(DESTDIR),-b '$(DESTDIR)') "$$(basename "$$(dirname "$$dir")")"; \
@@ -87,6 +92,10 @@ bench:
 bench-quick:
 	@$(LAB) bench --quick
 
+# All of the life cycle, also what takes long; the results are in build/lifecycle/result.json.
+lifecycle:
+	@$(LAB) lifecycle
+
 hostile:
 	@$(LAB) hostile
 
@@ -120,6 +129,7 @@ help:
 	@echo '  make bench            this module and xen-netback side by side, in time that counts'
 	@echo '                        instructions; build/bench/report.html shows the figures'
 	@echo '  make bench-quick      key figures, held against the record in Documentation/bench'
+	@echo '  make lifecycle        guests and their backend stop, go, move and come back, with traffic'
 	@echo '  make hostile          a guest attacks this backend and the kernel'"'"'s with all it has'
 	@echo '  make lab-shell        an interactive dom0 with the module loaded and a guest running'
 	@echo '  make lab-setup, lab-info, lab-clean'
