@@ -52,6 +52,8 @@ enum Command {
     Hostile(HostileArgs),
     /// Run the tests.
     Test(TestArgs),
+    /// Run the tests of the life cycle, also those that take long.
+    Lifecycle(LifecycleArgs),
     /// Measure the module and the kernel's own driver, in time that counts instructions.
     Bench(bench::BenchArgs),
     /// Say what the lab is made of and where.
@@ -211,15 +213,31 @@ struct TestArgs {
     list: bool,
 }
 
-fn test(args: &TestArgs) -> ExitCode {
+#[derive(Args)]
+struct LifecycleArgs {
+    #[command(flatten)]
+    test: TestArgs,
+    /// Only one kind of guest for each, and do not count what is left after each.
+    #[arg(long)]
+    quick: bool,
+}
+
+fn lifecycle(args: &LifecycleArgs) -> ExitCode {
+    let mut context = suite::Context::new(args.test.driver.into(), &args.test.params);
+    if !args.quick {
+        context = context.thorough();
+    }
+    test(&args.test, context, suite::lifecycle())
+}
+
+fn test(args: &TestArgs, mut context: suite::Context, tests: Vec<suite::Test>) -> ExitCode {
     if args.list {
-        for test in suite::all() {
+        for test in tests {
             println!("{:<26} {}", test.name, test.about);
         }
         return ExitCode::SUCCESS;
     }
-    let mut context = suite::Context::new(args.driver.into(), &args.params);
-    let tally = suite::run(&mut context, &args.filters);
+    let tally = suite::run(&mut context, tests, &args.filters);
     match std::env::var_os("NETBACK_TALLY") {
         // Somebody adds them up with others.
         Some(path) => {
@@ -297,7 +315,11 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Shell(args) => return shell::run(&args),
         Command::Demo(args) => return show_demo(&args),
         Command::Hostile(args) => return hostile(&args),
-        Command::Test(args) => return Ok(test(&args)),
+        Command::Test(args) => {
+            let context = suite::Context::new(args.driver.into(), &args.params);
+            return Ok(test(&args, context, suite::all()));
+        }
+        Command::Lifecycle(args) => return Ok(lifecycle(&args)),
         Command::Bench(args) => return bench::run(&args),
         Command::Info => info()?,
         Command::Clean => clean()?,

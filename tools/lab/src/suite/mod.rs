@@ -6,10 +6,12 @@ mod basic;
 mod churn;
 mod features;
 pub mod health;
+mod lifecycle;
 mod loading;
 mod network;
 mod offload;
 mod policy;
+pub mod record;
 mod rings;
 mod steering;
 pub mod traffic;
@@ -24,6 +26,7 @@ use anyhow::{Context as _, Result};
 use crate::guest::{Guest, Kind};
 use crate::lab::{emulator_lost_a_guest, Driver, Lab, LabBuilder};
 use crate::ui;
+use record::Record;
 
 /// What dom0 is told so that memory errors show.
 pub const DEBUG_CMDLINE: &str = "kfence.sample_interval=10 slub_debug=FZP init_on_free=1";
@@ -57,6 +60,24 @@ pub fn all() -> Vec<Test> {
     tests.extend(steering::tests());
     tests.extend(network::tests());
     tests.extend(churn::tests());
+    tests.extend(lifecycle::tests());
+    tests
+}
+
+/// Tests of the life cycle: those of [`all`], and others that take too long for that.
+pub fn lifecycle() -> Vec<Test> {
+    const OTHERS: &[&str] = &[
+        "reboot",
+        "shutdown",
+        "cpu-hotplug",
+        "multi-queue-reload",
+        "user-space-frontend",
+    ];
+    let mut tests = all();
+    tests.retain(|test| OTHERS.contains(&test.name));
+    tests.extend(churn::tests());
+    tests.extend(lifecycle::tests());
+    tests.extend(lifecycle::long());
     tests
 }
 
@@ -66,6 +87,10 @@ pub struct Context {
     parameters: String,
     lab: Option<Lab>,
     guests: HashMap<&'static str, Arc<Guest>>,
+    /// Tests take their time and count what is left after each scenario.
+    thorough: bool,
+    /// What became of scenarios of the life cycle.
+    records: Vec<Record>,
     /// Where the labs' logs are, the shared one's and those of the test under way.
     logs: Vec<PathBuf>,
     seed: u64,
@@ -79,9 +104,22 @@ impl Context {
             parameters: parameters.to_owned(),
             lab: None,
             guests: HashMap::new(),
+            thorough: false,
+            records: Vec::new(),
             logs: Vec::new(),
             seed: 1,
         }
+    }
+
+    /// Has tests take their time.
+    pub fn thorough(mut self) -> Self {
+        self.thorough = true;
+        self
+    }
+
+    /// What became of scenarios of the life cycle so far.
+    pub fn records(&self) -> &[Record] {
+        &self.records
     }
 
     /// Which backend is tested.
@@ -229,11 +267,11 @@ pub struct Tally {
     pub failed: usize,
 }
 
-/// Runs the tests whose name contains one of `filters` (all, if there is none).
-pub fn run(context: &mut Context, filters: &[String]) -> Tally {
+/// Runs those of `tests` whose name contains one of `filters` (all, if there is none).
+pub fn run(context: &mut Context, tests: Vec<Test>, filters: &[String]) -> Tally {
     let mut tally = Tally::default();
     let mut failures = Vec::new();
-    for test in select(all(), filters) {
+    for test in select(tests, filters) {
         ui::note(format!("test {} ...", test.name));
         let start = Instant::now();
         let outcome = context.run(&test);
@@ -253,6 +291,15 @@ pub fn run(context: &mut Context, filters: &[String]) -> Tally {
         }
     }
     context.reset();
+    if !context.records.is_empty() {
+        match record::save(&context.records) {
+            Ok(path) => ui::note(format!(
+                "the life cycle's results are in {}",
+                path.display()
+            )),
+            Err(e) => println!("the life cycle's results are lost: {e:#}"),
+        }
+    }
     if !failures.is_empty() {
         println!("failed: {}", failures.join(", "));
     }
@@ -293,7 +340,7 @@ mod tests {
             .filter_map(|name| name.strip_prefix("lab:"))
             .filter(|name| !name.is_empty())
             .collect();
-        let tests: BTreeSet<&str> = all().iter().map(|t| t.name).collect();
+        let tests: BTreeSet<&str> = all().iter().chain(&lifecycle()).map(|t| t.name).collect();
         let unknown: Vec<_> = named.difference(&tests).collect();
         assert!(unknown.is_empty(), "no such tests: {unknown:?}");
         let unnamed: Vec<_> = tests.difference(&named).collect();
