@@ -4,6 +4,7 @@
 
 KVER ?= $(shell uname -r)
 PREFIX_SBIN ?= /usr/local/sbin
+PREFIX_MAN ?= /usr/local/share/man
 LAB := tools/lab.sh
 
 # The tree to build against: what the user says, the running kernel's if Rust modules can be built
@@ -14,7 +15,7 @@ KDIR ?= $(shell tools/kernel-tree.sh default $(KVER))
 RELEASE = $(shell modinfo -F vermagic netback.ko 2>/dev/null | cut -d' ' -f1)
 MODULE_DIR = $(DESTDIR)/lib/modules/$(RELEASE)/updates
 
-.PHONY: all modules install modules_install uninstall clean help \
+.PHONY: all modules install modules_install vifctl vifctl_install uninstall clean help \
 	fmt rustfmt fmt-check clippy unsafe-check \
 	demo test check lifecycle hostile fuzz bench bench-quick lab-setup lab-shell lab-info lab-clean
 
@@ -46,9 +47,19 @@ install: modules_install
 	@echo 'netback is installed for $(RELEASE). "netback-reload" moves running guests to it;'
 	@echo '"make uninstall" and "netback-reload --load \"modprobe xen-netback\"" go back.'
 
+# vifctl shows vifs; it wants cargo, and is not part of "install".
+vifctl:
+	CARGO=$$(tools/bootstrap.sh) && PATH=$$(dirname "$$CARGO"):$$PATH && \
+		"$$CARGO" build --release --locked --manifest-path tools/Cargo.toml -p vifctl
+
+vifctl_install: vifctl
+	install -D -m 755 tools/target/release/vifctl '$(DESTDIR)$(PREFIX_SBIN)/vifctl'
+	install -D -m 644 tools/vifctl/vifctl.8 '$(DESTDIR)$(PREFIX_MAN)/man8/vifctl.8'
+
 uninstall:
 	rm -f '$(DESTDIR)'/lib/modules/*/updates/netback.ko
 	rm -f '$(DESTDIR)/etc/modprobe.d/netback.conf' '$(DESTDIR)/etc/udev/rules.d/90-netback.rules'
+	rm -f '$(DESTDIR)$(PREFIX_SBIN)/vifctl' '$(DESTDIR)$(PREFIX_MAN)/man8/vifctl.8'
 	rm -f '$(DESTDIR)$(PREFIX_SBIN)/netback-reload' '$(DESTDIR)$(PREFIX_SBIN)/netback-hotplug'
 	for dir in '$(DESTDIR)'/lib/modules/*/modules.dep; do \
 		if [ -f "$$dir" ] && grep -q netback.ko "$$dir"; then \
@@ -121,6 +132,7 @@ help:
 	@echo '  make                  build netback.ko (KDIR=/path selects a kernel build tree with'
 	@echo '                        CONFIG_RUST=y; default: the running kernel'"'"'s, else the lab'"'"'s)'
 	@echo '  make install          install it, and load it in place of xen-netback from now on'
+	@echo '  make vifctl_install   build and install vifctl, which shows vifs and how they are'
 	@echo '  make uninstall        go back to xen-netback'
 	@echo '  make clean            remove what building left here'
 	@echo 'To see it work (needs root on Debian 12 or 13, and a network the first time):'

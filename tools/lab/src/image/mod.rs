@@ -178,6 +178,9 @@ impl Role {
             fs::read(path).with_context(|| format!("cannot read the program {}", path.display()))
         };
         let mut ours = vec![("usr/bin/netback-agent", read(&programs.agent)?)];
+        if self.is_backend() {
+            ours.push(("usr/local/sbin/vifctl", read(&programs.vifctl)?));
+        }
         if self != Self::Dom0 {
             ours.push(("usr/bin/netback-frontend", read(&programs.frontend)?));
         }

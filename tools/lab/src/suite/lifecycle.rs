@@ -35,6 +35,11 @@ pub fn tests() -> Vec<Test> {
             "the backend in a driver domain, which is destroyed and started again",
             driver_domain,
         ),
+        test(
+            "vifctl",
+            "vifctl shows a vif's traffic, configuration and health",
+            vifctl,
+        ),
     ]
 }
 
@@ -385,4 +390,60 @@ fn driver_domain(context: &mut Context) -> Result<()> {
         })?;
     }
     driver.destroy()
+}
+
+fn vifctl(context: &mut Context) -> Result<()> {
+    let guest = context.guest(Kind::Pv)?;
+    let lab = context.lab()?;
+    let (dom0, limit) = (lab.dom0(), lab.limit(120));
+    let vif = guest.vif_name(0)?;
+    let read = |arguments: &str| -> Result<serde_json::Value> {
+        let output = dom0.run(&format!("vifctl {arguments}"))?;
+        serde_json::from_str(&output.stdout)
+            .with_context(|| format!("vifctl {arguments} printed {:?}", output.stdout))
+    };
+
+    let flow = Background::begin(&guest, &dom0, DOM0, 4096 * MIB, context.seed(), limit)?;
+    let all = read(&format!("json {vif}"))?;
+    let seen = &all[0];
+    ensure!(
+        seen["state"] == "Connected" && seen["carrier"] == true && seen["bridge"] == "br0",
+        "vifctl json: {seen:#}"
+    );
+    let mbit = seen["rates"]["from_guest_mbit"].as_f64().unwrap_or(0.0);
+    ensure!(mbit > 1.0, "a guest that sends what it can: {seen:#}");
+    let table = dom0.run(&format!("vifctl top --queues {vif}"))?.stdout;
+    ensure!(
+        table.contains(&vif) && table.contains("queue 0"),
+        "vifctl top: {table}"
+    );
+    flow.abandon();
+    let config = read(&format!("config {vif}"))?;
+    ensure!(
+        config["asked_for"]["feature-sg"] == "1" && config["offered"]["feature-rx-copy"] == "1",
+        "vifctl config: {config:#}"
+    );
+
+    let check = |wanted: i32, why: &str| -> Result<()> {
+        let output = dom0.try_run(&format!("vifctl --interval 0.2 check {vif}"), limit)?;
+        ensure!(
+            output.status == netback_proto::Exit::Code(wanted),
+            "{why}: vifctl check ended with {}: {}",
+            output.status,
+            output.text()
+        );
+        Ok(())
+    };
+    check(0, "a guest that is served")?;
+    dom0.run(&format!("ip link set {vif} down"))?;
+    let down = check(1, "an interface that is down");
+    dom0.run(&format!("ip link set {vif} up"))?;
+    down?;
+    let nobody = dom0.try_run("vifctl check vif999.0", limit)?;
+    ensure!(
+        nobody.status == netback_proto::Exit::Code(3),
+        "vifctl check of no vif ended with {}",
+        nobody.status
+    );
+    Ok(())
 }
