@@ -45,11 +45,18 @@ pub fn tests() -> Vec<Test> {
 
 /// Those that take long.
 pub fn long() -> Vec<Test> {
-    vec![test(
-        "crash",
-        "the kernel of a guest panics, and a new one connects, PV and PVH",
-        crash,
-    )]
+    vec![
+        test(
+            "crash",
+            "the kernel of a guest panics, and a new one connects, PV and PVH",
+            crash,
+        ),
+        test(
+            "frontend-rebind",
+            "the frontend unbound and bound, unloaded and loaded in mid-traffic",
+            frontend_rebind,
+        ),
+    ]
 }
 
 /// What a scenario found, besides that all went well.
@@ -184,6 +191,38 @@ fn crash(context: &mut Context) -> Result<()> {
         guest.destroy()?;
         Ok(Found::default())
     })
+}
+
+fn frontend_rebind(context: &mut Context) -> Result<()> {
+    with_each_kind(
+        context,
+        "frontend-rebind",
+        Kind::Pv,
+        |context, lab, kind| {
+            let guest = lab.guest().kind(kind).start()?;
+            let flows = busy(context, lab, &guest, 32 * MIB)?;
+            for round in 0..3 {
+                guest.run(
+                    "cd /sys/bus/xen/drivers/vif && echo vif-0 > unbind && echo vif-0 > bind",
+                )?;
+                guest
+                    .await_vif(0)
+                    .with_context(|| format!("bound again, round {round}"))?;
+                ping(&guest, DOM0, 3, 1000, lab.limit(120))?;
+            }
+            // A bound vif holds its driver's module.
+            guest.run(
+                "echo vif-0 > /sys/bus/xen/drivers/vif/unbind && rmmod xen-netfront && \
+                 modprobe xen-netfront",
+            )?;
+            guest.await_vif(0).context("loaded again")?;
+            // The connections have outlived their interface.
+            whole(flows)?;
+            both_ways(lab, &guest, MIB, context.seed())?;
+            guest.destroy()?;
+            Ok(Found::default())
+        },
+    )
 }
 
 /// Starts udev in dom0, if it does not run yet.

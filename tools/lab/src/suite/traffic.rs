@@ -216,14 +216,12 @@ impl Pulse {
     pub fn begin(from: &Machine, to: &Machine, address: &str, micros: u32) -> Result<Self> {
         const PORT: u16 = 7007;
         let at = format!("{address}:{PORT}");
-        let spoken = |process: &Process, what: &str| loop {
-            match process.next(Duration::from_secs(60))? {
-                Some(FromAgent::Output { stderr: false, .. }) => return Ok(()),
-                Some(FromAgent::Output { data, .. }) => {
-                    bail!("{what}: {}", String::from_utf8_lossy(&data))
-                }
-                other => bail!("{what}: {other:?}"),
+        let spoken = |process: &Process, what: &str| match process.next(Duration::from_secs(60))? {
+            Some(FromAgent::Output { stderr: false, .. }) => Ok(()),
+            Some(FromAgent::Output { data, .. }) => {
+                bail!("{what}: {}", String::from_utf8_lossy(&data))
             }
+            other => bail!("{what}: {other:?}"),
         };
         let reflector = to.start(&["netback-agent", "reflect", &at], Duration::ZERO, None)?;
         spoken(&reflector, "what reflects a pulse")?;
