@@ -394,7 +394,7 @@ fn driver_domain(context: &mut Context) -> Result<()> {
         .memory(512)
         .driver_domain(context.driver(), "")
         .start()?;
-    for kind in kinds(context, Kind::Pvh) {
+    for kind in kinds(context, Kind::Pv) {
         let lab = lab.clone();
         let driver = &mut driver;
         scenario(context, &lab, "driver-domain", kind.name(), |context| {
