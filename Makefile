@@ -4,6 +4,7 @@
 
 KVER ?= $(shell uname -r)
 PREFIX_SBIN ?= /usr/local/sbin
+PREFIX_MAN ?= /usr/local/share/man
 LAB := tools/lab.sh
 
 # The tree to build against: what the user says, the running kernel's if Rust modules can be built
@@ -14,9 +15,9 @@ KDIR ?= $(shell tools/kernel-tree.sh default $(KVER))
 RELEASE = $(shell modinfo -F vermagic netback.ko 2>/dev/null | cut -d' ' -f1)
 MODULE_DIR = $(DESTDIR)/lib/modules/$(RELEASE)/updates
 
-.PHONY: all modules install modules_install uninstall clean help \
+.PHONY: all modules install modules_install vifctl vifctl_install uninstall clean help \
 	fmt rustfmt fmt-check clippy unsafe-check \
-	demo test check hostile fuzz bench bench-quick lab-setup lab-shell lab-info lab-clean
+	demo test check lifecycle hostile fuzz bench bench-quick lab-setup lab-shell lab-info lab-clean
 
 all: modules
 
@@ -39,12 +40,27 @@ install: modules_install
 	depmod $(if $(DESTDIR),-b '$(DESTDIR)') '$(RELEASE)'
 	install -D -m 644 tools/netback.conf '$(DESTDIR)/etc/modprobe.d/netback.conf'
 	install -D -m 755 tools/netback-reload.sh '$(DESTDIR)$(PREFIX_SBIN)/netback-reload'
+	install -D -m 755 tools/netback-hotplug.sh '$(DESTDIR)$(PREFIX_SBIN)/netback-hotplug'
+	install -d '$(DESTDIR)/etc/udev/rules.d'
+	sed 's|/usr/local/sbin|$(PREFIX_SBIN)|' tools/90-netback.rules \
+		> '$(DESTDIR)/etc/udev/rules.d/90-netback.rules'
 	@echo 'netback is installed for $(RELEASE). "netback-reload" moves running guests to it;'
 	@echo '"make uninstall" and "netback-reload --load \"modprobe xen-netback\"" go back.'
 
+# vifctl shows vifs; it wants cargo, and is not part of "install".
+vifctl:
+	CARGO=$$(tools/bootstrap.sh) && PATH=$$(dirname "$$CARGO"):$$PATH && \
+		"$$CARGO" build --release --locked --manifest-path tools/Cargo.toml -p vifctl
+
+vifctl_install: vifctl
+	install -D -m 755 tools/target/release/vifctl '$(DESTDIR)$(PREFIX_SBIN)/vifctl'
+	install -D -m 644 tools/vifctl/vifctl.8 '$(DESTDIR)$(PREFIX_MAN)/man8/vifctl.8'
+
 uninstall:
 	rm -f '$(DESTDIR)'/lib/modules/*/updates/netback.ko
-	rm -f '$(DESTDIR)/etc/modprobe.d/netback.conf' '$(DESTDIR)$(PREFIX_SBIN)/netback-reload'
+	rm -f '$(DESTDIR)/etc/modprobe.d/netback.conf' '$(DESTDIR)/etc/udev/rules.d/90-netback.rules'
+	rm -f '$(DESTDIR)$(PREFIX_SBIN)/vifctl' '$(DESTDIR)$(PREFIX_MAN)/man8/vifctl.8'
+	rm -f '$(DESTDIR)$(PREFIX_SBIN)/netback-reload' '$(DESTDIR)$(PREFIX_SBIN)/netback-hotplug'
 	for dir in '$(DESTDIR)'/lib/modules/*/modules.dep; do \
 		if [ -f "$$dir" ] && grep -q netback.ko "$$dir"; then \
 			depmod $(if $(DESTDIR),-b '$(DESTDIR)') "$$(basename "$$(dirname "$$dir")")"; \
@@ -87,6 +103,10 @@ bench:
 bench-quick:
 	@$(LAB) bench --quick
 
+# All of the life cycle, also what takes long; the results are in build/lifecycle/result.json.
+lifecycle:
+	@$(LAB) lifecycle
+
 hostile:
 	@$(LAB) hostile
 
@@ -112,6 +132,7 @@ help:
 	@echo '  make                  build netback.ko (KDIR=/path selects a kernel build tree with'
 	@echo '                        CONFIG_RUST=y; default: the running kernel'"'"'s, else the lab'"'"'s)'
 	@echo '  make install          install it, and load it in place of xen-netback from now on'
+	@echo '  make vifctl_install   build and install vifctl, which shows vifs and how they are'
 	@echo '  make uninstall        go back to xen-netback'
 	@echo '  make clean            remove what building left here'
 	@echo 'To see it work (needs root on Debian 12 or 13, and a network the first time):'
@@ -120,6 +141,7 @@ help:
 	@echo '  make bench            this module and xen-netback side by side, in time that counts'
 	@echo '                        instructions; build/bench/report.html shows the figures'
 	@echo '  make bench-quick      key figures, held against the record in Documentation/bench'
+	@echo '  make lifecycle        guests and their backend stop, go, move and come back, with traffic'
 	@echo '  make hostile          a guest attacks this backend and the kernel'"'"'s with all it has'
 	@echo '  make lab-shell        an interactive dom0 with the module loaded and a guest running'
 	@echo '  make lab-setup, lab-info, lab-clean'

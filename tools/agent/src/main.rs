@@ -13,14 +13,17 @@ mod foreign;
 mod link;
 mod net;
 mod port;
+mod pulse;
 mod queues;
 mod ring;
 mod serve;
 mod xdp;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
+use netback_proto::NetRole;
 
 fn run() -> Result<()> {
     match std::env::args().nth(1).as_deref() {
@@ -31,6 +34,7 @@ fn run() -> Result<()> {
         }
         Some("guest") => {
             let stream = ring::publish().context("cannot offer the shared ring to dom0")?;
+            ring::end_when_moved().context("cannot watch for another domain")?;
             let writer = stream.try_clone().context("cannot duplicate the stream")?;
             serve::serve(stream, writer, false)
         }
@@ -44,6 +48,17 @@ fn run() -> Result<()> {
             let interface = std::env::args().nth(2).context("name the interface")?;
             queues::show(&interface)
         }
+        Some("reflect") => {
+            let at = std::env::args().nth(2).context("name the address")?;
+            pulse::reflect(at.parse()?)
+        }
+        Some("pulse") => {
+            let mut words = std::env::args().skip(2);
+            let to = words.next().context("name the address")?;
+            let micros = words.next().context("say how often, in microseconds")?;
+            pulse::send(to.parse()?, Duration::from_micros(micros.parse()?))
+        }
+        Some("transfer") => transfer(std::env::args().skip(2)),
         Some("lend") => {
             let mut words = std::env::args().skip(2);
             let mut number = || words.next()?.parse().ok();
@@ -71,6 +86,28 @@ fn run() -> Result<()> {
         }
         _ => bail!("say which part to play: netback-agent dom0, or netback-agent guest"),
     }
+}
+
+/// One end of a transfer that does not end with the agent: for guests that are saved meanwhile.
+fn transfer(mut words: impl Iterator<Item = String>) -> Result<()> {
+    let mut word = |what| words.next().with_context(|| format!("give {what}"));
+    let role = match word("an end: send, or receive")?.as_str() {
+        "send" => NetRole::TcpSend {
+            to: word("an address")?.parse()?,
+            bytes: word("a number of bytes")?.parse()?,
+            seed: word("a seed")?.parse()?,
+        },
+        "receive" => NetRole::TcpReceive {
+            at: word("an address")?.parse()?,
+        },
+        other => bail!("{other:?} is no end of a transfer"),
+    };
+    let limit = Duration::from_secs(word("a limit in seconds")?.parse()?);
+    let report = net::play(&role, limit, &net::Stream::default(), || {
+        println!("listening");
+    })?;
+    println!("{} bytes {:032x}", report.bytes, report.digest);
+    Ok(())
 }
 
 /// Computes the same thing over and over in several threads: emulators that lose registers at

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 # First process of the lab's dom0: brings up Xen's daemons and a bridge, then the agent.
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/xen/bin HOME=/root TERM=linux
+export PATH=/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/xen/bin HOME=/root TERM=linux
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev

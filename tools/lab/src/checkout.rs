@@ -20,6 +20,8 @@ pub struct Programs {
     pub agent: PathBuf,
     /// The frontend in user space, for guests.
     pub frontend: PathBuf,
+    /// What shows vifs, for dom0.
+    pub vifctl: PathBuf,
 }
 
 const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -64,6 +66,8 @@ impl Checkout {
             "netback-agent",
             "-p",
             "netback-frontend",
+            "-p",
+            "vifctl",
             "--target",
             STATIC_TARGET,
         ];
@@ -73,6 +77,7 @@ impl Checkout {
         Ok(Programs {
             agent: built.join("netback-agent"),
             frontend: built.join("netback-frontend"),
+            vifctl: built.join("vifctl"),
         })
     }
 

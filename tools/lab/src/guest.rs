@@ -11,7 +11,8 @@ use anyhow::{bail, Context, Result};
 use netback_proto::{FromAgent, ToAgent};
 
 use crate::channel::{Channel, Request};
-use crate::lab::{Inner, DOM0_DIR};
+use crate::image::Role;
+use crate::lab::{self, Driver, Inner, DOM0_DIR};
 use crate::machine::Machine;
 use crate::process::tail_of;
 use crate::setup::GuestKernel;
@@ -46,6 +47,16 @@ pub struct GuestBuilder {
     cmdline: String,
     name: Option<String>,
     native_tsc: bool,
+    serves: Option<(Driver, String)>,
+    backend: Option<Backend>,
+    hotplug: String,
+}
+
+/// The driver domain that serves a guest's vifs.
+#[derive(Clone)]
+struct Backend {
+    name: String,
+    number: u32,
 }
 
 impl GuestBuilder {
@@ -60,6 +71,9 @@ impl GuestBuilder {
             cmdline: String::new(),
             name: None,
             native_tsc: false,
+            serves: None,
+            backend: None,
+            hotplug: "script=vif-lab".to_owned(),
         }
     }
 
@@ -138,6 +152,35 @@ impl GuestBuilder {
         self
     }
 
+    /// Has this hotplug script put its vifs where they belong, with more of xl's words for a vif,
+    /// such as `ip=10.9.0.2`.
+    pub fn hotplug(mut self, script: &str, more: &str) -> Self {
+        self.hotplug = format!("script={script}");
+        if !more.is_empty() {
+            self.hotplug.push_str(&format!(",{more}"));
+        }
+        self
+    }
+
+    /// Makes it a driver domain: it loads `driver` with these module parameters, and serves the
+    /// vifs of guests that name it with [`Self::backend`]. Its own vifs are dom0's, like any
+    /// guest's; it has bridges br0 to br3 of its own and forwards between all of them.
+    pub fn driver_domain(mut self, driver: Driver, parameters: &str) -> Self {
+        self.serves = Some((driver, parameters.to_owned()));
+        self
+    }
+
+    /// Has its vifs served by a driver domain instead of dom0.
+    pub fn backend(mut self, driver_domain: &Guest) -> Self {
+        self.cmdline
+            .push_str(&format!(" lab.net={}", driver_domain.number));
+        self.backend = Some(Backend {
+            name: driver_domain.name.clone(),
+            number: driver_domain.number,
+        });
+        self
+    }
+
     /// Starts it and waits for its agent.
     pub fn start(self) -> Result<Guest> {
         let number = self.lab.number();
@@ -145,7 +188,12 @@ impl GuestBuilder {
             .name
             .clone()
             .unwrap_or_else(|| format!("{}{number}", self.kind.name()));
-        let (kernel, image) = self.lab.guest_files(self.kernel)?;
+        let role = if self.serves.is_some() {
+            Role::DriverDomain
+        } else {
+            Role::Guest
+        };
+        let (kernel, image) = self.lab.guest_files(self.kernel, role)?;
         let slot = self.lab.take_slot()?;
         let mut guest = Guest {
             lab: self.lab.clone(),
@@ -158,6 +206,9 @@ impl GuestBuilder {
                 vifs: self.vifs.iter().copied().collect(),
             }),
             machine: None,
+            serves: self.serves.clone(),
+            backend: self.backend.clone(),
+            hotplug: self.hotplug.clone(),
         };
         let config = guest.config(&self, &kernel, &image);
         match guest.create(&config) {
@@ -186,6 +237,9 @@ pub struct Guest {
     slot: u16,
     state: Mutex<State>,
     machine: Option<Machine>,
+    serves: Option<(Driver, String)>,
+    backend: Option<Backend>,
+    hotplug: String,
 }
 
 impl Deref for Guest {
@@ -217,10 +271,15 @@ impl Guest {
     }
 
     fn vif(&self, handle: u32) -> String {
+        let backend = match &self.backend {
+            Some(backend) => format!(",backend={}", backend.name),
+            None => String::new(),
+        };
         format!(
-            "mac=00:16:3e:4e:{:02x}:{handle:02x},bridge=br{},script=vif-lab,devid={handle}",
+            "mac=00:16:3e:4e:{:02x}:{handle:02x},bridge=br{},{},devid={handle}{backend}",
             self.number,
-            handle % 4
+            handle % 4,
+            self.hotplug
         )
     }
 
@@ -238,11 +297,16 @@ impl Guest {
         format!(
             "name=\"{name}\"\ntype=\"{kind}\"\nkernel=\"{kernel}\"\nramdisk=\"{image}\"\n\
              extra=\"console=hvc0 lab.number={number} panic=1 {cmdline}\"\n\
-             memory={memory}\nvcpus={vcpus}\nvif=[{vifs}]\n{tsc}\
-             on_poweroff=\"destroy\"\non_reboot=\"restart\"\non_crash=\"destroy\"\n",
+             memory={memory}\nvcpus={vcpus}\nvif=[{vifs}]\n{tsc}{role}\
+             on_poweroff=\"destroy\"\non_reboot=\"restart\"\non_crash=\"restart\"\n",
             name = self.name,
             kind = self.kind.name(),
             number = self.number,
+            role = if builder.serves.is_some() {
+                "driver_domain=1\n"
+            } else {
+                ""
+            },
             cmdline = builder.cmdline,
             memory = builder.memory_mib,
             vcpus = builder.vcpus,
@@ -250,14 +314,44 @@ impl Guest {
         )
     }
 
+    /// Where dom0 keeps its configuration.
+    fn config_path(&self) -> String {
+        format!("{DOM0_DIR}/{}.cfg", self.name)
+    }
+
     fn create(&mut self, config: &str) -> Result<()> {
-        let path = format!("{DOM0_DIR}/{}.cfg", self.name);
-        self.dom0()?.put(&path, config.as_bytes(), 0o644)?;
-        self.xl(&format!("create -q {path}"))?;
+        self.dom0()?
+            .put(&self.config_path(), config.as_bytes(), 0o644)?;
+        self.create_again()
+    }
+
+    /// Creates it, and has it be what it was.
+    fn create_again(&mut self) -> Result<()> {
+        self.xl(&format!("create -q {}", self.config_path()))?;
         let domid = self
             .find_domid()?
             .context("the guest was created and is gone already")?;
-        self.connect(domid)
+        self.connect(domid)?;
+        self.serve()
+    }
+
+    /// Loads the backend of a driver domain.
+    fn serve(&self) -> Result<()> {
+        let Some((driver, parameters)) = &self.serves else {
+            return Ok(());
+        };
+        let module = match driver {
+            Driver::Netback => Some(self.lab.checkout.module(&self.lab.sdk)?),
+            _ => None,
+        };
+        lab::load(self, *driver, module.as_deref(), parameters)
+    }
+
+    /// Destroys it, if it still runs, and starts it anew as it was at first.
+    pub fn restart(&mut self) -> Result<()> {
+        self.destroy()?;
+        self.create_again()
+            .with_context(|| format!("cannot start {} again\n{}", self.name, self.tails()))
     }
 
     /// The domain that has this guest's name now.
@@ -269,7 +363,7 @@ impl Guest {
 
     fn connect(&mut self, domid: u16) -> Result<()> {
         self.state().domid = Some(domid);
-        let limit = self.lab.limit(120);
+        let limit = self.lab.limit(300);
         let request = self.dom0()?.channel().request(|id| ToAgent::Link {
             id,
             domid,
@@ -326,12 +420,30 @@ impl Guest {
 
     /// Address of one of its vifs.
     pub fn address_of(&self, handle: u32) -> String {
-        format!("10.0.{handle}.{}", self.number)
+        format!("10.{}.{handle}.{}", self.network(), self.number)
     }
 
     /// IPv6 address of its vif 0.
     pub fn address6(&self) -> String {
-        format!("fd00::{}", self.number)
+        match self.network() {
+            0 => format!("fd00::{}", self.number),
+            network => format!("fd00:0:{network}::{}", self.number),
+        }
+    }
+
+    /// What the addresses of its vifs have in common: 0, or the number of its driver domain.
+    fn network(&self) -> u32 {
+        self.backend.as_ref().map_or(0, |backend| backend.number)
+    }
+
+    /// Address of the bridge on which its vif 0 is: in dom0, or in its driver domain.
+    pub fn gateway(&self) -> String {
+        format!("10.{}.0.1", self.network())
+    }
+
+    /// Of a driver domain: the network of those whose vifs it serves.
+    pub fn served_network(&self) -> String {
+        format!("10.{}.0.0/16", self.number)
     }
 
     /// Name in dom0 of one of its interfaces.
@@ -415,18 +527,65 @@ impl Guest {
     pub fn reboot(&mut self) -> Result<()> {
         let old = self.domid()?;
         self.xl(&format!("reboot {old}"))?;
+        self.follow(old, "does not reboot")
+    }
+
+    /// Waits until another domain than `old` has this guest's name, and for its agent.
+    fn follow(&mut self, old: u16, what: &str) -> Result<()> {
         let start = Instant::now();
         let new = loop {
             match self.find_domid()? {
                 Some(domid) if domid != old => break domid,
-                _ if start.elapsed() > self.lab.limit(180) => {
-                    bail!("{} does not reboot\n{}", self.name, self.tails())
+                _ if start.elapsed() > self.lab.limit(240) => {
+                    bail!("{} {what}\n{}", self.name, self.tails())
                 }
                 _ => std::thread::sleep(Duration::from_millis(200)),
             }
         };
         self.disconnect(old)?;
         self.connect(new)
+    }
+
+    /// Lets its kernel panic, and waits until it is back: [`GuestBuilder::start`] has the toolstack
+    /// start a guest anew that crashed.
+    pub fn crash(&mut self) -> Result<()> {
+        let old = self.domid()?;
+        // Nobody answers any more.
+        self.spawn("echo c > /proc/sysrq-trigger")?;
+        self.follow(old, "does not come back after a crash")
+    }
+
+    /// Stops all its processors.
+    pub fn pause(&self) -> Result<()> {
+        self.xl(&format!("pause {}", self.domid()?)).map(drop)
+    }
+
+    /// Lets them go on.
+    pub fn unpause(&self) -> Result<()> {
+        self.xl(&format!("unpause {}", self.domid()?)).map(drop)
+    }
+
+    /// Saves it into a file of dom0, where it ends, and restores it from there.
+    ///
+    /// What its agent ran is gone then, unless it was started with `setsid`.
+    pub fn save_and_restore(&mut self) -> Result<()> {
+        let old = self.domid()?;
+        let file = format!("/tmp/{}.save", self.name);
+        let limit = self.lab.limit(400);
+        let save = format!("xl save {old} {file}");
+        self.dom0()?.run_within(&save, limit)?;
+        let restore = format!("xl restore {file} && rm {file}");
+        self.dom0()?.run_within(&restore, limit)?;
+        self.follow(old, "is not there after it was restored")
+    }
+
+    /// Moves it, running, into another domain of the same machine.
+    pub fn migrate(&mut self) -> Result<()> {
+        let old = self.domid()?;
+        // Without a shell on another host: the receiving end is run as it is.
+        let script = format!("xl migrate -s '' {old} 'xl migrate-receive'");
+        self.dom0()?.run_within(&script, self.lab.limit(400))?;
+        self.follow(old, "is not there after it was migrated")
     }
 
     /// Plugs in the vif `handle` and waits until the guest has its address.

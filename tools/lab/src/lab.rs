@@ -382,10 +382,10 @@ impl Inner {
         Ok(path)
     }
 
-    /// Paths in dom0 of a guest's kernel and its image.
-    pub(crate) fn guest_files(&self, kernel: GuestKernel) -> Result<(String, String)> {
+    /// Paths in dom0 of a guest's kernel and of the image for its role.
+    pub(crate) fn guest_files(&self, kernel: GuestKernel, role: Role) -> Result<(String, String)> {
         let kernel = setup::guest_kernel(&self.sdk, kernel)?;
-        let image = image::ensure(&self.sdk, Role::Guest, &kernel, &self.programs)?;
+        let image = image::ensure(&self.sdk, role, &kernel, &self.programs)?;
         Ok((self.upload(&kernel.vmlinux)?, self.upload(&image)?))
     }
 
@@ -427,6 +427,27 @@ impl Inner {
         }
         text
     }
+}
+
+/// Loads a backend in a machine that serves vifs; `module` is the file of this project's.
+pub(crate) fn load(
+    machine: &Machine,
+    driver: Driver,
+    module: Option<&Path>,
+    parameters: &str,
+) -> Result<()> {
+    match (driver, module) {
+        (Driver::Netback, Some(module)) => {
+            machine.put_file(module, &format!("{DOM0_DIR}/netback.ko"))?;
+            machine.run(&format!("insmod {DOM0_DIR}/netback.ko {parameters}"))?;
+        }
+        (Driver::Netback, None) => bail!("no module was built"),
+        (Driver::XenNetback, _) => {
+            machine.run(&format!("modprobe xen-netback {parameters}"))?;
+        }
+        (Driver::None, _) => {}
+    }
+    Ok(())
 }
 
 /// Whether the emulator has lost a guest in the run whose logs are in `dir`.
@@ -509,23 +530,9 @@ impl Lab {
         self.inner.limit(seconds)
     }
 
-    /// Loads a backend; `module` is the file of this project's.
+    /// Loads a backend in dom0; `module` is the file of this project's.
     pub fn load(&self, driver: Driver, module: Option<&Path>, parameters: &str) -> Result<()> {
-        match (driver, module) {
-            (Driver::Netback, Some(module)) => {
-                self.dom0()
-                    .put_file(module, &format!("{DOM0_DIR}/netback.ko"))?;
-                self.dom0()
-                    .run(&format!("insmod {DOM0_DIR}/netback.ko {parameters}"))?;
-            }
-            (Driver::Netback, None) => bail!("no module was built"),
-            (Driver::XenNetback, _) => {
-                self.dom0()
-                    .run(&format!("modprobe xen-netback {parameters}"))?;
-            }
-            (Driver::None, _) => {}
-        }
-        Ok(())
+        load(&self.dom0(), driver, module, parameters)
     }
 
     /// Keeps what the guests' consoles showed, beside the other logs of this run.

@@ -52,6 +52,8 @@ enum Command {
     Hostile(HostileArgs),
     /// Run the tests.
     Test(TestArgs),
+    /// Run the tests of the life cycle, also those that take long.
+    Lifecycle(LifecycleArgs),
     /// Measure the module and the kernel's own driver, in time that counts instructions.
     Bench(bench::BenchArgs),
     /// Say what the lab is made of and where.
@@ -214,15 +216,40 @@ struct TestArgs {
     list: bool,
 }
 
-fn test(args: &TestArgs) -> ExitCode {
+#[derive(Args)]
+struct LifecycleArgs {
+    #[command(flatten)]
+    test: TestArgs,
+    /// Only one kind of guest for each, and do not count what is left after each.
+    #[arg(long)]
+    quick: bool,
+}
+
+fn lifecycle(args: &LifecycleArgs) -> ExitCode {
+    let context = || {
+        let context = suite::Context::new(args.test.driver.into(), &args.test.params);
+        if args.quick {
+            context
+        } else {
+            context.thorough()
+        }
+    };
+    test(&args.test, context, suite::lifecycle())
+}
+
+/// Runs tests of these suites, in contexts that `context` makes.
+fn test(
+    args: &TestArgs,
+    context: impl Fn() -> suite::Context + Sync,
+    suites: Vec<Vec<suite::Test>>,
+) -> ExitCode {
     if args.list {
-        for test in suite::all() {
+        for test in suites.iter().flatten() {
             println!("{:<26} {}", test.name, test.about);
         }
         return ExitCode::SUCCESS;
     }
-    let context = || suite::Context::new(args.driver.into(), &args.params);
-    let tally = suite::run(context, args.jobs, &args.filters);
+    let tally = suite::run(context, suites, args.jobs, &args.filters);
     let failed = tally.failed.len();
     match std::env::var_os("NETBACK_TALLY") {
         // Somebody adds them up with others.
@@ -301,7 +328,11 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Shell(args) => return shell::run(&args),
         Command::Demo(args) => return show_demo(&args),
         Command::Hostile(args) => return hostile(&args),
-        Command::Test(args) => return Ok(test(&args)),
+        Command::Test(args) => {
+            let context = || suite::Context::new(args.driver.into(), &args.params);
+            return Ok(test(&args, context, suite::suites()));
+        }
+        Command::Lifecycle(args) => return Ok(lifecycle(&args)),
         Command::Bench(args) => return bench::run(&args),
         Command::Info => info()?,
         Command::Clean => clean()?,

@@ -27,6 +27,8 @@ pub enum Role {
     Dom0,
     /// For guests.
     Guest,
+    /// For guests that serve other guests' vifs.
+    DriverDomain,
 }
 
 const DOM0_PROGRAMS: &[&str] = &[
@@ -60,6 +62,25 @@ const DOM0_PROGRAMS: &[&str] = &[
     "usr/lib/x86_64-linux-gnu/xtables/libxt_tcp.so",
     "usr/sbin/ethtool",
     "usr/bin/iperf3",
+    // Debian's hotplug scripts, and what they call.
+    "usr/bin/bash",
+    "usr/bin/logger",
+    "usr/bin/flock",
+    "usr/bin/udevadm",
+];
+
+/// Debian's hotplug scripts, as they are.
+const HOTPLUG_SCRIPTS: &[&str] = &[
+    "vif-bridge",
+    "vif-nat",
+    "vif-route",
+    "vif-common.sh",
+    "xen-hotplug-common.sh",
+    "xen-network-common.sh",
+    "xen-script-common.sh",
+    "hotplugpath.sh",
+    "locking.sh",
+    "logging.sh",
 ];
 
 const GUEST_PROGRAMS: &[&str] = &[
@@ -127,20 +148,27 @@ impl Role {
         match self {
             Self::Dom0 => "dom0",
             Self::Guest => "guest",
+            Self::DriverDomain => "driver",
         }
+    }
+
+    /// Whether vifs are served there.
+    fn is_backend(self) -> bool {
+        matches!(self, Self::Dom0 | Self::DriverDomain)
     }
 
     fn programs(self) -> &'static [&'static str] {
         match self {
-            Self::Dom0 => DOM0_PROGRAMS,
+            Self::Dom0 | Self::DriverDomain => DOM0_PROGRAMS,
             Self::Guest => GUEST_PROGRAMS,
         }
     }
 
-    fn modules(self) -> &'static [&'static str] {
+    fn modules(self) -> Vec<&'static str> {
         match self {
-            Self::Dom0 => DOM0_MODULES,
-            Self::Guest => GUEST_MODULES,
+            Self::Dom0 => DOM0_MODULES.to_vec(),
+            Self::Guest => GUEST_MODULES.to_vec(),
+            Self::DriverDomain => [DOM0_MODULES, &["xen-netfront"]].concat(),
         }
     }
 
@@ -150,55 +178,83 @@ impl Role {
             fs::read(path).with_context(|| format!("cannot read the program {}", path.display()))
         };
         let mut ours = vec![("usr/bin/netback-agent", read(&programs.agent)?)];
-        if self == Self::Guest {
+        if self.is_backend() {
+            ours.push(("usr/local/sbin/vifctl", read(&programs.vifctl)?));
+        }
+        if self != Self::Dom0 {
             ours.push(("usr/bin/netback-frontend", read(&programs.frontend)?));
         }
         Ok(ours)
     }
 
     /// Our own files: where, what, permission bits.
-    fn files(self) -> Vec<(&'static str, &'static str, u32)> {
-        match self {
-            Self::Dom0 => vec![
-                ("init", include_str!("../../assets/dom0-init.sh"), 0o755),
-                (
-                    "etc/xen/scripts/vif-lab",
-                    include_str!("../../assets/vif-lab.sh"),
-                    0o755,
-                ),
-                (
-                    "usr/sbin/netback-reload",
-                    include_str!("../../../netback-reload.sh"),
-                    0o755,
-                ),
-                (
-                    "etc/xen/xl.conf",
-                    include_str!("../../assets/xl.conf"),
-                    0o644,
-                ),
-            ],
-            Self::Guest => vec![
-                ("init", include_str!("../../assets/guest-init.sh"), 0o755),
-                (
-                    "usr/sbin/lab-net",
-                    include_str!("../../assets/lab-net.sh"),
-                    0o755,
-                ),
-                // The kernel runs these when the toolstack asks it to go.
-                (
-                    "usr/sbin/poweroff",
-                    "#!/bin/sh\nexec busybox poweroff -f\n",
-                    0o755,
-                ),
-                (
-                    "usr/sbin/reboot",
-                    "#!/bin/sh\nexec busybox reboot -f\n",
-                    0o755,
-                ),
-            ],
+    fn files(self) -> Vec<File> {
+        let mut files = Vec::new();
+        if self.is_backend() {
+            files.extend(BACKEND_FILES);
         }
+        if self != Self::Dom0 {
+            files.extend(GUEST_FILES);
+        }
+        files.push(match self {
+            Self::Dom0 => ("init", include_str!("../../assets/dom0-init.sh"), 0o755),
+            Self::Guest => ("init", include_str!("../../assets/guest-init.sh"), 0o755),
+            Self::DriverDomain => ("init", include_str!("../../assets/driver-init.sh"), 0o755),
+        });
+        files
     }
 }
+
+/// A file's place, what is in it, and its permission bits.
+type File = (&'static str, &'static str, u32);
+
+/// Where vifs are served.
+const BACKEND_FILES: &[File] = &[
+    (
+        "etc/xen/scripts/vif-lab",
+        include_str!("../../assets/vif-lab.sh"),
+        0o755,
+    ),
+    (
+        "usr/local/sbin/netback-reload",
+        include_str!("../../../netback-reload.sh"),
+        0o755,
+    ),
+    (
+        "usr/local/sbin/netback-hotplug",
+        include_str!("../../../netback-hotplug.sh"),
+        0o755,
+    ),
+    (
+        "etc/udev/rules.d/90-netback.rules",
+        include_str!("../../../90-netback.rules"),
+        0o644,
+    ),
+    (
+        "etc/xen/xl.conf",
+        include_str!("../../assets/xl.conf"),
+        0o644,
+    ),
+];
+
+const GUEST_FILES: &[File] = &[
+    (
+        "usr/sbin/lab-net",
+        include_str!("../../assets/lab-net.sh"),
+        0o755,
+    ),
+    // The kernel runs these when the toolstack asks it to go.
+    (
+        "usr/sbin/poweroff",
+        "#!/bin/sh\nexec busybox poweroff -f\n",
+        0o755,
+    ),
+    (
+        "usr/sbin/reboot",
+        "#!/bin/sh\nexec busybox reboot -f\n",
+        0o755,
+    ),
+];
 
 /// The image for `role` with modules of `kernel`, made if need be.
 pub fn ensure(sdk: &Sdk, role: Role, kernel: &Kernel, programs: &Programs) -> Result<PathBuf> {
@@ -267,8 +323,17 @@ fn assemble(sdk: &Sdk, role: Role, kernel: &Kernel, programs: OurPrograms) -> Re
     ] {
         archive.add(link, Entry::Link(target.into()));
     }
-    if role == Role::Dom0 {
+    if role.is_backend() {
         archive.add("usr/sbin/iptables", Entry::Link("xtables-nft-multi".into()));
+        archive.add(
+            "usr/lib/systemd/systemd-udevd",
+            Entry::Link("../../bin/udevadm".into()),
+        );
+        for script in HOTPLUG_SCRIPTS {
+            let path = format!("etc/xen/scripts/{script}");
+            let text = read_in_root(&sdk.root, &path)?;
+            archive.add(&path, Entry::File(text, 0o755));
+        }
         for program in ["insmod", "rmmod", "lsmod", "modinfo"] {
             archive.add(
                 &format!("usr/sbin/{program}"),
@@ -399,7 +464,7 @@ fn module_name(path: &str) -> String {
 fn add_modules(sdk: &Sdk, role: Role, kernel: &Kernel, archive: &mut Archive) -> Result<()> {
     let modules = kernel.modules();
     let index = index(&fs::read_to_string(modules.join("modules.dep"))?);
-    let mut wanted: Vec<String> = role.modules().iter().map(|m| (*m).to_owned()).collect();
+    let mut wanted: Vec<String> = role.modules().into_iter().map(str::to_owned).collect();
     let mut done = BTreeSet::new();
     let mut dep = String::new();
     let in_root = sdk.in_root().bind(&modules, "/lab/modules");

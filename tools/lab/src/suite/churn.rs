@@ -2,12 +2,12 @@
 
 //! Coming and going: vifs, guests and the module itself, also with traffic on them.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{ensure, Context as _, Result};
 
 use super::health::Counters;
-use super::traffic::{both_ways, ping, Background, DOM0, MIB};
+use super::traffic::{both_ways, ping, Background, Flow, DOM0, MIB};
 use super::{test, Context, Test};
 use crate::guest::{Guest, Kind};
 use crate::lab::{Driver, Lab, DOM0_DIR};
@@ -147,6 +147,7 @@ fn destroy(context: &mut Context) -> Result<()> {
         let vif = guest.vif_name(0)?;
         let seed = context.seed() * 4;
         let dom0 = lab.dom0();
+        let flow = Flow::mark(&lab, &[&vif, &bystander.vif_name(0)?])?;
         let unharmed = Background::begin(&bystander, &dom0, DOM0, 32 * MIB, seed, limit)?;
         let doomed = [
             Background::begin(&guest, &dom0, DOM0, 4096 * MIB, seed + 1, limit)?,
@@ -160,7 +161,7 @@ fn destroy(context: &mut Context) -> Result<()> {
                 limit,
             )?,
         ];
-        std::thread::sleep(Duration::from_secs(2));
+        flow.under_way(&lab)?;
         guest.destroy()?;
         doomed.into_iter().for_each(Background::abandon);
         let left = lab.dom0().try_run(&format!("ip link show {vif}"), limit)?;
@@ -213,12 +214,13 @@ pub(super) fn reload_rounds(
     for round in 0..rounds {
         let seed = context.seed() * 4;
         let bytes = 48 * MIB;
+        let flow = Flow::mark(&lab, &[&a.vif_name(0)?, &b.vif_name(0)?])?;
         let transfers = [
             Background::begin(a, &dom0, DOM0, bytes, seed, limit)?,
             Background::begin(&dom0, a, &a.address(), bytes, seed + 1, limit)?,
             Background::begin(b, a, &a.address(), bytes, seed + 2, limit)?,
         ];
-        std::thread::sleep(Duration::from_millis(700));
+        flow.under_way(&lab)?;
         dom0.run_within(&command, limit)
             .with_context(|| format!("reload {round}"))?;
         for (number, transfer) in transfers.into_iter().enumerate() {

@@ -155,22 +155,36 @@ impl Counters {
         Ok(Self { counts })
     }
 
-    /// What grew more since `before` than `repetitions` of something harmless explain.
-    pub fn leaks(&self, before: &Self, repetitions: u32) -> Vec<String> {
+    /// How much a count may grow with `repetitions` of something harmless.
+    fn allowed(name: &str, repetitions: u32) -> i64 {
+        let entry = ALLOWED.iter().find(|(n, ..)| *n == name);
+        entry.map_or(0, |(_, fixed, each)| {
+            fixed + (each * f64::from(repetitions)) as i64
+        })
+    }
+
+    /// What grew more since `before` than `repetitions` of something harmless explain, and by how
+    /// much.
+    pub fn grown(&self, before: &Self, repetitions: u32) -> BTreeMap<String, i64> {
         self.counts
             .iter()
             .filter_map(|(name, now)| {
-                let was = before.counts.get(name)?;
-                let allowed = ALLOWED
-                    .iter()
-                    .find(|(n, ..)| n == name)
-                    .map_or(0, |(_, fixed, each)| {
-                        fixed + (each * f64::from(repetitions)) as i64
-                    });
-                (now - was > allowed)
-                    .then(|| format!("{name} grew from {was} to {now} (allowed: {allowed} more)"))
+                let more = now - before.counts.get(name)?;
+                (more > Self::allowed(name, repetitions)).then(|| (name.clone(), more))
             })
             .collect()
+    }
+
+    /// The same, in words.
+    pub fn leaks(&self, before: &Self, repetitions: u32) -> Vec<String> {
+        let grown = self.grown(before, repetitions);
+        let words = grown.iter().map(|(name, more)| {
+            let (was, now) = (before.counts[name], self.counts[name]);
+            let allowed = Self::allowed(name, repetitions);
+            debug_assert_eq!(now - was, *more);
+            format!("{name} grew from {was} to {now} (allowed: {allowed} more)")
+        });
+        words.collect()
     }
 
     /// Fails if something leaked since `before`.

@@ -7,10 +7,12 @@ mod churn;
 mod features;
 mod floods;
 pub mod health;
+mod lifecycle;
 mod loading;
 mod network;
 mod offload;
 mod policy;
+pub mod record;
 mod rings;
 mod steering;
 pub mod traffic;
@@ -26,6 +28,7 @@ use anyhow::{Context as _, Result};
 use crate::guest::{Guest, Kind};
 use crate::lab::{emulator_lost_a_guest, Driver, Lab, LabBuilder};
 use crate::ui;
+use record::Record;
 
 /// What dom0 is told so that memory errors show.
 pub const DEBUG_CMDLINE: &str = "kfence.sample_interval=10 slub_debug=FZP init_on_free=1";
@@ -48,9 +51,10 @@ const fn test(
 }
 
 /// The tests of each room, the longest first. Those of one room share a lab.
-fn suites() -> Vec<Vec<Test>> {
+pub fn suites() -> Vec<Vec<Test>> {
     vec![
         churn::tests(),
+        lifecycle::tests(),
         steering::tests(),
         basic::tests(),
         policy::tests(),
@@ -68,12 +72,35 @@ pub fn all() -> Vec<Test> {
     suites().into_iter().flatten().collect()
 }
 
+/// Tests of the life cycle: some of [`suites`], and others that take too long for that.
+pub fn lifecycle() -> Vec<Vec<Test>> {
+    const OTHERS: &[&str] = &[
+        "reboot",
+        "shutdown",
+        "cpu-hotplug",
+        "multi-queue-reload",
+        "user-space-frontend",
+    ];
+    let mut others = all();
+    others.retain(|test| OTHERS.contains(&test.name));
+    vec![
+        lifecycle::long(),
+        lifecycle::tests(),
+        churn::tests(),
+        others,
+    ]
+}
+
 /// What tests share: a lab and guests that stay up from one to the next.
 pub struct Context {
     driver: Driver,
     parameters: String,
     lab: Option<Lab>,
     guests: HashMap<&'static str, Arc<Guest>>,
+    /// Tests take their time and count what is left after each scenario.
+    thorough: bool,
+    /// What became of scenarios of the life cycle.
+    records: Vec<Record>,
     /// Where the labs' logs are, the shared one's and those of the test under way.
     logs: Vec<PathBuf>,
     seed: u64,
@@ -87,9 +114,22 @@ impl Context {
             parameters: parameters.to_owned(),
             lab: None,
             guests: HashMap::new(),
+            thorough: false,
+            records: Vec::new(),
             logs: Vec::new(),
             seed: 1,
         }
+    }
+
+    /// Has tests take their time.
+    pub fn thorough(mut self) -> Self {
+        self.thorough = true;
+        self
+    }
+
+    /// What became of scenarios of the life cycle so far.
+    pub fn records(&self) -> &[Record] {
+        &self.records
     }
 
     /// Which backend is tested.
@@ -259,10 +299,15 @@ impl Tally {
     }
 }
 
-/// Runs the tests whose name contains one of `filters` (all, if there is none), those of `jobs`
-/// suites at a time, each with a context of its own that `new` makes.
-pub fn run(new: impl Fn() -> Context + Sync, jobs: usize, filters: &[String]) -> Tally {
-    let waiting = Mutex::new(select(suites(), filters).into_iter());
+/// Runs the tests of `suites` whose name contains one of `filters` (all, if there is none), `jobs`
+/// suites at a time, each in a context that `new` makes.
+pub fn run(
+    new: impl Fn() -> Context + Sync,
+    suites: Vec<Vec<Test>>,
+    jobs: usize,
+    filters: &[String],
+) -> Tally {
+    let waiting = Mutex::new(select(suites, filters).into_iter());
     let next = || {
         waiting
             .lock()
@@ -277,21 +322,32 @@ pub fn run(new: impl Fn() -> Context + Sync, jobs: usize, filters: &[String]) ->
             }
         }
         context.reset();
-        tally
+        (tally, context.records)
     };
     let mut sum = Tally::default();
+    let mut records = Vec::new();
     thread::scope(|scope| {
         let lanes: Vec<_> = (0..jobs.max(1)).map(|_| scope.spawn(lane)).collect();
         for lane in lanes {
             match lane.join() {
-                Ok(tally) => {
+                Ok((tally, more)) => {
                     sum.passed += tally.passed;
                     sum.failed.extend(tally.failed);
+                    records.extend(more);
                 }
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
     });
+    if !records.is_empty() {
+        match record::save(&records) {
+            Ok(path) => ui::note(format!(
+                "the life cycle's results are in {}",
+                path.display()
+            )),
+            Err(e) => println!("the life cycle's results are lost: {e:#}"),
+        }
+    }
     if !sum.failed.is_empty() {
         println!("failed: {}", sum.failed.join(", "));
     }
@@ -336,7 +392,12 @@ mod tests {
             .filter_map(|name| name.strip_prefix("lab:"))
             .filter(|name| !name.is_empty())
             .collect();
-        let tests: BTreeSet<&str> = all().iter().map(|t| t.name).collect();
+        let tests: BTreeSet<&str> = suites()
+            .iter()
+            .chain(&lifecycle())
+            .flatten()
+            .map(|t| t.name)
+            .collect();
         let unknown: Vec<_> = named.difference(&tests).collect();
         assert!(unknown.is_empty(), "no such tests: {unknown:?}");
         let unnamed: Vec<_> = tests.difference(&named).collect();

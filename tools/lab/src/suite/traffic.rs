@@ -5,12 +5,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{ensure, Context, Result};
-use netback_proto::NetRole;
+use anyhow::{bail, ensure, Context, Result};
+use netback_proto::{FromAgent, NetRole};
+use serde::Deserialize;
 
 use crate::guest::Guest;
 use crate::lab::Lab;
-use crate::machine::{transfer, Machine, NetTest, Transfer};
+use crate::machine::{transfer, Machine, NetTest, Process, Transfer};
 
 /// dom0's address on the bridge.
 pub const DOM0: &str = "10.0.0.1";
@@ -158,5 +159,86 @@ impl Background {
     pub fn abandon(self) {
         self.sender.call_off();
         self.receiver.call_off();
+    }
+}
+
+/// What interfaces of dom0 had carried before something was begun.
+pub struct Flow(Vec<(String, u64, u64)>);
+
+impl Flow {
+    /// Notes it.
+    pub fn mark(lab: &Lab, interfaces: &[&str]) -> Result<Self> {
+        interfaces
+            .iter()
+            .map(|interface| {
+                let from = statistic(lab, interface, "rx_packets")?;
+                let to = statistic(lab, interface, "tx_packets")?;
+                Ok(((*interface).to_owned(), from, to))
+            })
+            .collect::<Result<_>>()
+            .map(Self)
+    }
+
+    /// Waits until each of them has carried a good many frames more, both ways.
+    pub fn under_way(self, lab: &Lab) -> Result<()> {
+        /// More than any hand-shake takes, and fewer than a few MiB in large frames.
+        const FRAMES: u64 = 40;
+        for (interface, from, to) in self.0 {
+            let script = format!(
+                "cd /sys/class/net/{interface}/statistics && \
+                 until read r < rx_packets && read t < tx_packets && \
+                   [ $r -ge {} ] && [ $t -ge {} ]; do sleep 0.02; done",
+                from + FRAMES,
+                to + FRAMES
+            );
+            lab.dom0()
+                .run_within(&script, lab.limit(180))
+                .with_context(|| format!("no frames flow over {interface}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Datagrams at a steady pace and the answers to them, which show how long the way is interrupted.
+pub struct Pulse {
+    sender: Process,
+    reflector: Process,
+}
+
+/// What the sender of a pulse prints.
+#[derive(Deserialize)]
+struct Answers {
+    longest_ms: f64,
+}
+
+impl Pulse {
+    /// Begins to send a datagram every `micros` microseconds.
+    pub fn begin(from: &Machine, to: &Machine, address: &str, micros: u32) -> Result<Self> {
+        const PORT: u16 = 7007;
+        let at = format!("{address}:{PORT}");
+        let spoken = |process: &Process, what: &str| match process.next(Duration::from_secs(60))? {
+            Some(FromAgent::Output { stderr: false, .. }) => Ok(()),
+            Some(FromAgent::Output { data, .. }) => {
+                bail!("{what}: {}", String::from_utf8_lossy(&data))
+            }
+            other => bail!("{what}: {other:?}"),
+        };
+        let reflector = to.start(&["netback-agent", "reflect", &at], Duration::ZERO, None)?;
+        spoken(&reflector, "what reflects a pulse")?;
+        let argv = ["netback-agent", "pulse", &at, &micros.to_string()];
+        let sender = from.start(&argv, Duration::ZERO, None)?;
+        spoken(&sender, "what sends a pulse")?;
+        Ok(Self { sender, reflector })
+    }
+
+    /// Ends it, and says the longest time without an answer, in milliseconds.
+    pub fn end(self, limit: Duration) -> Result<f64> {
+        self.sender.end_input()?;
+        let output = self.sender.wait(limit)?;
+        self.reflector.kill(libc::SIGKILL)?;
+        let last = output.text().lines().last().unwrap_or_default();
+        let answers: Answers = serde_json::from_str(last)
+            .with_context(|| format!("a pulse ended with {:?}{}", output.stdout, output.stderr))?;
+        Ok(answers.longest_ms)
     }
 }

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What became of life-cycle scenarios, as data: `build/lifecycle/result.json`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::checkout::Checkout;
+
+/// One scenario with one kind of guest.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// What was done.
+    pub scenario: String,
+    /// To what kind of guest.
+    pub guest: String,
+    /// `ok`, or `FAILED`.
+    pub verdict: String,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// The longest time without an answer from the other end, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause_ms: Option<f64>,
+    /// Whether that is a time in which instructions count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub icount: Option<bool>,
+    /// What there is more of in dom0 than before, by kind; absent where it was not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaked: Option<BTreeMap<String, i64>>,
+    /// How many events there were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<u64>,
+    /// What they followed from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+}
+
+impl Record {
+    fn is_about(&self, other: &Self) -> bool {
+        (&self.scenario, &self.guest, self.icount) == (&other.scenario, &other.guest, other.icount)
+    }
+}
+
+/// Puts `new` in the place of what `all` has of the same scenarios.
+fn merge(all: &mut Vec<Record>, new: &[Record]) {
+    for record in new {
+        match all.iter_mut().find(|old| old.is_about(record)) {
+            Some(old) => *old = record.clone(),
+            None => all.push(record.clone()),
+        }
+    }
+}
+
+/// Adds records to those of earlier runs, and says where they are.
+pub fn save(new: &[Record]) -> Result<PathBuf> {
+    let dir = Checkout::find()?.build_dir()?.join("lifecycle");
+    fs::create_dir_all(&dir)?;
+    let path = dir.join("result.json");
+    let mut all = load(&path);
+    merge(&mut all, new);
+    fs::write(&path, serde_json::to_vec_pretty(&all)?)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
+}
+
+/// What earlier runs have left; a file that cannot be read is begun anew.
+fn load(path: &Path) -> Vec<Record> {
+    fs::read(path)
+        .ok()
+        .and_then(|data| serde_json::from_slice(&data).ok())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_run_replaces_what_an_earlier_one_found() {
+        let record = |scenario: &str, guest: &str, verdict: &str| Record {
+            scenario: scenario.into(),
+            guest: guest.into(),
+            verdict: verdict.into(),
+            ..Record::default()
+        };
+        let mut all = vec![
+            record("pause", "pv", "FAILED"),
+            record("pause", "pvh", "ok"),
+        ];
+        merge(
+            &mut all,
+            &[record("pause", "pv", "ok"), record("crash", "pv", "ok")],
+        );
+        assert_eq!(
+            all,
+            [
+                record("pause", "pv", "ok"),
+                record("pause", "pvh", "ok"),
+                record("crash", "pv", "ok")
+            ]
+        );
+    }
+}

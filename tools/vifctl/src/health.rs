@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Whether a vif is well.
+
+use std::fmt;
+
+use crate::vif::Vif;
+
+/// How bad it is; the number is the exit status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Health {
+    Good = 0,
+    /// Traffic suffers.
+    Warning = 1,
+    /// The guest is not served.
+    Critical = 2,
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Good => "OK",
+            Self::Warning => "WARNING",
+            Self::Critical => "CRITICAL",
+        })
+    }
+}
+
+/// Something that is wrong.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub health: Health,
+    vif: String,
+    what: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}", self.health, self.vif, self.what)
+    }
+}
+
+/// What is wrong with a vif; rates have to be there for all of it.
+pub fn findings(vif: &Vif) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut find = |health, what: String| {
+        findings.push(Finding {
+            health,
+            vif: vif.name.clone(),
+            what,
+        });
+    };
+    let disabled: Vec<_> = vif
+        .queues
+        .iter()
+        .filter(|queue| queue.state.starts_with("disabled"))
+        .collect();
+    if !disabled.is_empty() {
+        let faults: Vec<_> = vif.by_reason("fault_").into_keys().collect();
+        find(
+            Health::Critical,
+            format!("the guest is at fault: {}", faults.join(", ")),
+        );
+    } else if vif.state == "Connected" && !vif.queues.is_empty() && vif.up && !vif.carrier {
+        find(
+            Health::Critical,
+            "the guest makes no room for frames".to_owned(),
+        );
+    }
+    if vif.state == "Connected" && !vif.up {
+        find(
+            Health::Warning,
+            "the guest is connected and the interface is down".to_owned(),
+        );
+    }
+    if let Some(rates) = vif.rates.filter(|rates| rates.drops > 0.0) {
+        let reasons: Vec<_> = vif.by_reason("drop_").into_keys().collect();
+        find(
+            Health::Warning,
+            format!(
+                "{:.1} frames a second are dropped; so far for: {}",
+                rates.drops,
+                reasons.join(", ")
+            ),
+        );
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vif::{Queue, Rates};
+
+    fn served() -> Vif {
+        Vif {
+            name: "vif3.0".into(),
+            state: "Connected".into(),
+            up: true,
+            carrier: true,
+            queues: vec![Queue {
+                state: "connected".into(),
+                ..Queue::default()
+            }],
+            ..Vif::default()
+        }
+    }
+
+    fn worst(vif: &Vif) -> Option<Health> {
+        findings(vif).iter().map(|f| f.health).max()
+    }
+
+    #[test]
+    fn faults_and_stalls_are_critical_and_drops_are_not() {
+        assert_eq!(worst(&served()), None);
+
+        let mut vif = served();
+        vif.carrier = false;
+        assert_eq!(worst(&vif), Some(Health::Critical));
+
+        let mut vif = served();
+        vif.queues[0].state = "disabled by a fault".into();
+        vif.queues[0]
+            .counters
+            .insert("fault_bad_gso_size".into(), 1);
+        assert!(findings(&vif)[0].to_string().contains("bad_gso_size"));
+        assert_eq!(worst(&vif), Some(Health::Critical));
+
+        let mut vif = served();
+        vif.rates = Some(Rates {
+            drops: 0.5,
+            ..Rates::default()
+        });
+        assert_eq!(worst(&vif), Some(Health::Warning));
+
+        // A guest that has not come up yet is nobody's fault.
+        let mut vif = served();
+        vif.state = "InitWait".into();
+        vif.queues.clear();
+        vif.carrier = false;
+        assert_eq!(worst(&vif), None);
+    }
+}
