@@ -201,11 +201,6 @@ bool netback_pskb_may_pull(struct sk_buff *skb, unsigned int len)
 	return pskb_may_pull(skb, len);
 }
 
-void netback_skb_list_add_tail(struct sk_buff *skb, struct list_head *list)
-{
-	list_add_tail(&skb->list, list);
-}
-
 void netback_skb_tx_timestamp(struct sk_buff *skb)
 {
 	skb_tx_timestamp(skb);

@@ -168,17 +168,25 @@ impl SkbList {
         if self.is_empty() {
             return;
         }
-        let mut head = bindings::list_head {
-            next: ptr::null_mut(),
-            prev: ptr::null_mut(),
-        };
-        head.next = &raw mut head;
-        head.prev = &raw mut head;
-        while let Some(skb) = self.pop() {
-            // SAFETY: the head was made a list above and does not move; the
-            // buffer passes to the list.
-            unsafe { bindings::netback_skb_list_add_tail(skb.into_raw().as_ptr(), &raw mut head) };
+        let mut head: bindings::list_head = pin_init::zeroed();
+        let mut last = &raw mut head;
+        let mut skb = core::mem::replace(&mut self.first, ptr::null_mut());
+
+        // The buffers' `list` is the same memory as their `next`: all that is missing
+        // are the ways back, and the ends.
+        while !skb.is_null() {
+            // SAFETY: the list's buffers are ours; the head does not move.
+            unsafe {
+                let list = &raw mut (*skb).__bindgen_anon_1.list;
+                skb = *next(NonNull::new_unchecked(skb));
+                (*last).next = list;
+                (*list).prev = last;
+                last = list;
+            }
         }
+        // SAFETY: as above.
+        unsafe { (*last).next = &raw mut head };
+        head.prev = last;
         // SAFETY: the frames on the list were prepared for reception, and
         // softirqs are off within a poll. The call takes them all.
         unsafe { bindings::netif_receive_skb_list(&raw mut head) };
