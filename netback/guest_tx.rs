@@ -239,7 +239,8 @@ impl GuestTx {
             }
 
             let mut bad = false;
-            for (i, slot) in self.slots.iter().skip(first).take(slots).enumerate() {
+            let slots = self.slots.get(first..self.done.1).unwrap_or(&[]);
+            for (i, slot) in slots.iter().enumerate() {
                 let failed = self.failed[slot.pending.get()];
                 if failed {
                     queue.stats.grant_copy_errors.add(1);
