@@ -7,7 +7,6 @@ use crate::group::{
     Tag, //
 };
 use crate::net::skb::SkBuff;
-use crate::net::transfer::Transfer;
 use crate::netif::abi::RxWords;
 use crate::netif::fault::{
     DropReason,
@@ -143,16 +142,7 @@ impl GuestRx {
                     share.spend(skb.len(), needed);
                     queue.stats.tx_packets.add(1);
                     queue.stats.tx_bytes.add(skb.len().into());
-                    if batch.transfer.begin_outbound(skb) {
-                        self.send(
-                            visit,
-                            queue,
-                            work,
-                            batch.transfer,
-                            (&frame, needed),
-                            &options,
-                        );
-                    }
+                    self.send(visit, queue, work, batch, Plan::new(&frame, &options), skb);
                 }
                 Err(reason) => queue.stats.dropped(reason),
             }
@@ -174,18 +164,21 @@ impl GuestRx {
             && batch.transfer.room() >= skb.max_runs() + needed
     }
 
-    /// Lays the frame that was just begun out over the guest's next `needed` buffers,
-    /// of which there are enough.
+    /// Lays a frame out over the guest's next buffers, of which there are enough.
     fn send(
         &mut self,
         visit: u16,
         queue: &Queue,
         work: &mut Work,
-        transfer: &mut Transfer<Tag>,
-        (frame, needed): (&RxFrame, u32),
-        options: &RxOptions,
+        batch: &mut Batch<'_>,
+        plan: Plan,
+        skb: SkBuff,
     ) {
-        let mut fill = |slot: SlotUse| {
+        let transfer = &mut *batch.transfer;
+        if !transfer.begin_outbound(skb) {
+            return;
+        }
+        for slot in plan {
             let Some(request) = work.rx.next_request() else {
                 return;
             };
@@ -208,15 +201,10 @@ impl GuestRx {
                 failed,
             };
             // `gather` has made sure of room.
-            if self.slots.push_within_capacity(slot).is_ok() {
-                queue.stats.tx_slots.add(1);
+            if self.slots.push_within_capacity(slot).is_err() {
+                return;
             }
-        };
-
-        if needed == 1 {
-            fill(SlotUse::only(frame));
-        } else {
-            Plan::new(frame, options).for_each(fill);
+            queue.stats.tx_slots.add(1);
         }
     }
 

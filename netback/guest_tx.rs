@@ -239,8 +239,7 @@ impl GuestTx {
             }
 
             let mut bad = false;
-            let slots = self.slots.get(first..self.done.1).unwrap_or(&[]);
-            for (i, slot) in slots.iter().enumerate() {
+            for (i, slot) in self.slots.iter().skip(first).take(slots).enumerate() {
                 let failed = self.failed[slot.pending.get()];
                 if failed {
                     queue.stats.grant_copy_errors.add(1);

@@ -160,18 +160,6 @@ pub enum SlotUse {
 }
 
 impl SlotUse {
-    /// The only slot of a frame that takes one, as [`slots_needed`] says. The same as its [`Plan`]
-    /// has, found without one.
-    #[inline]
-    pub fn only(frame: &RxFrame) -> Self {
-        Self::Data {
-            offset: 0,
-            len: frame.len as u16,
-            first: true,
-            flags: frame.checksum.rx_flags(),
-        }
-    }
-
     /// The response: to the request of this id, all well.
     #[inline]
     pub fn response(&self, id: u16) -> RxWords {
