@@ -55,13 +55,9 @@ host_tests() {
 # Tests in the lab, each of which counts.
 lab_tests() {
 	say "lab tests"
-	local tally=build/lab-tally jobs=1 status p f
+	local tally=build/lab-tally status p f
 	rm -f "$tally"
-	# Two labs at once, where there is memory for both.
-	if awk '/^MemAvailable:/ { exit !($2 > 8 * 1024 * 1024) }' /proc/meminfo; then
-		jobs=2
-	fi
-	NETBACK_TALLY=$tally tools/lab.sh test --jobs "$jobs" "$@" < /dev/null
+	NETBACK_TALLY=$tally tools/lab.sh test "$@" < /dev/null
 	status=$?
 	p=0
 	f=0

@@ -208,7 +208,7 @@ struct TestArgs {
     /// The backend's module parameters.
     #[arg(long, default_value = "")]
     params: String,
-    /// How many labs to run at once. Each wants 3 GiB of memory, and seldom all of two processors.
+    /// How many labs to run at once. Each wants 3 GiB of memory and two processors of its own.
     #[arg(long, default_value_t = 1)]
     jobs: usize,
     /// Only list the tests.

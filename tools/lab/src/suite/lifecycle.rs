@@ -31,11 +31,6 @@ pub fn tests() -> Vec<Test> {
             live_swap,
         ),
         test(
-            "driver-domain",
-            "the backend in a driver domain, which is destroyed and started again",
-            driver_domain,
-        ),
-        test(
             "vifctl",
             "vifctl shows a vif's traffic, configuration and health",
             vifctl,
@@ -46,6 +41,11 @@ pub fn tests() -> Vec<Test> {
 /// Those that take long.
 pub fn long() -> Vec<Test> {
     vec![
+        test(
+            "driver-domain",
+            "the backend in a driver domain, which is destroyed and started again",
+            driver_domain,
+        ),
         test(
             "crash",
             "the kernel of a guest panics, and a new one connects, PV and PVH",
@@ -289,6 +289,7 @@ fn rebind_ways(guest: &Guest) -> Result<[(&'static str, String); 2]> {
 }
 
 fn live_rebind(context: &mut Context) -> Result<()> {
+    context.drop_guests()?;
     let lab = context.lab()?;
     start_udev(&lab)?;
     for kind in kinds(context, Kind::Pvh) {
