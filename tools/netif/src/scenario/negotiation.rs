@@ -36,7 +36,7 @@ pub fn negotiate(data: &[u8]) {
             0..=31 => Ok(None),
             32..=127 => Ok(Some(1)),
             128..=223 => Ok(Some(source.u8().into())),
-            tag => negotiate::parse_key(key, source.bytes(usize::from(tag & 31))).map(Some),
+            tag => negotiate::read_value(key, source.bytes(usize::from(tag & 31))),
         }
     };
     let check_error = |error: KeyError| {
@@ -78,7 +78,7 @@ pub fn negotiate(data: &[u8]) {
     assert!(offer.multicast_control || !features.multicast_control);
     // Later, at any time.
     match negotiate::read_multicast_control(|key| {
-        negotiate::parse_key(key, source.bytes(usize::from(source.u8() & 31))).map(Some)
+        negotiate::read_value(key, source.bytes(usize::from(source.u8() & 31)))
     }) {
         Ok(_) => {}
         Err(error) => check_error(error),
