@@ -37,4 +37,5 @@ pub mod offload;
 pub mod pending;
 pub mod ring;
 pub mod rx;
+pub mod stream;
 pub mod tx;

@@ -15,5 +15,4 @@ mod police;
 pub(crate) mod queue;
 mod snapshot;
 pub(crate) mod stats;
-mod stream;
 mod terms;

@@ -23,6 +23,10 @@ use crate::netif::fault::{
 };
 use crate::netif::negotiate::QueueKeys;
 use crate::netif::rx::RxRing;
+use crate::netif::stream::{
+    Stream,
+    SMALL_FRAME, //
+};
 use crate::netif::tx::TxRing;
 use crate::sys::alarm::Alarm;
 use crate::sys::counter::Counter;
@@ -45,10 +49,6 @@ use crate::vif::patience::{
 use crate::vif::police::Police;
 use crate::vif::snapshot::Snapshot;
 use crate::vif::stats::QueueStats;
-use crate::vif::stream::{
-    Stream,
-    SMALL_FRAME, //
-};
 use crate::vif::terms::Terms;
 use crate::xen::ring::MappedRing;
 use crate::xen::{

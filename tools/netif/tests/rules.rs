@@ -34,6 +34,7 @@ fn every_test_is_named_by_a_rule_and_every_rule_by_a_test() {
         "parts",
         "properties",
         "rings",
+        "stream",
     ] {
         let path = here.join("tests").join(name).with_extension("rs");
         tests.extend(tests_in(&path).iter().map(|test| format!("{name}::{test}")));

@@ -3,7 +3,7 @@
 //! Streams of small frames, which are better moved together than one by one.
 
 /// Bytes of a small frame, on average: one of the standard MTU is.
-pub(super) const SMALL_FRAME: u32 = 2048;
+pub const SMALL_FRAME: u32 = 2048;
 
 /// Frames that each batch of a stream has, or it comes to its end.
 const CROWD: u32 = 4;
@@ -16,7 +16,7 @@ const START: u32 = 8;
 /// Requests and their responses do not, nor do acknowledgements of bulk data: they
 /// come a few at a time, and somebody waits for each.
 #[derive(Default)]
-pub(super) struct Stream {
+pub struct Stream {
     /// Batches that were, or looked, like part of a stream. One that does not takes
     /// away half of them.
     row: u32,
@@ -27,7 +27,7 @@ impl Stream {
     /// A batch had so many frames of so many bytes. `dense`: they looked as if nobody
     /// waited for them one by one.
     #[inline]
-    pub(super) fn saw(&mut self, (frames, bytes): (u32, u32), dense: bool) {
+    pub fn saw(&mut self, (frames, bytes): (u32, u32), dense: bool) {
         if frames == 0 && !self.flows {
             return;
         }
@@ -48,7 +48,7 @@ impl Stream {
 
     /// Whether the next frames may wait for company.
     #[inline]
-    pub(super) fn flows(&self) -> bool {
+    pub fn flows(&self) -> bool {
         self.flows
     }
 }
