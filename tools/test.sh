@@ -83,6 +83,7 @@ clippy() {
 if CARGO=$(tools/bootstrap.sh); then
 	export CARGO
 	PATH=$(dirname "$CARGO"):$PATH
+	tools/built-crates.sh restore || echo "nothing that was built earlier can be used"
 	case $what in
 	test)
 		host_tests
@@ -97,6 +98,7 @@ if CARGO=$(tools/bootstrap.sh); then
 		check "unsafe code" tools/lab.sh check-unsafe
 		clippy
 		lab_tests
+		tools/built-crates.sh save || echo "what was built is not kept for other checkouts"
 		;;
 	*)
 		echo "usage: test.sh test | clippy | all" >&2

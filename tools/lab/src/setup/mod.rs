@@ -99,7 +99,7 @@ pub fn ensure() -> Result<Sdk> {
     let step = ui::step("setting up the lab");
     let sdk = make(&cache, &root_name)?;
     cache.prune_unfinished()?;
-    for prefix in ["root-", "tree-", "vmlinux-", "xen-", "kernel-"] {
+    for prefix in ["root-", "tree-", "vmlinux-", "xen-", "kernel-", "crates-"] {
         cache.prune(prefix, 1)?;
     }
     step.done();
