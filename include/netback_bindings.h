@@ -7,6 +7,7 @@
 #ifndef NETBACK_BINDINGS_H
 #define NETBACK_BINDINGS_H
 
+#include <linux/debugfs.h>
 #include <linux/etherdevice.h>
 #include <linux/ethtool.h>
 #include <linux/interrupt.h>

@@ -13,6 +13,8 @@
 #include <net/page_pool/types.h>
 #include <xen/interface/grant_table.h>
 
+struct dentry;
+struct seq_file;
 struct workqueue_struct;
 struct xenbus_device;
 
@@ -44,6 +46,7 @@ int netback_grant_copy(struct gnttab_copy *ops, unsigned int count);
 unsigned long netback_virt_to_gfn(const void *address);
 unsigned long netback_page_to_gfn(struct page *page);
 struct device *netback_xenbus_to_device(struct xenbus_device *dev);
+bool netback_device_unlocked(struct device *dev);
 int netback_irq_set_affinity(unsigned int irq, unsigned int cpu);
 
 /* Socket buffers. */
@@ -120,7 +123,14 @@ void netback_do_trace_credit(const char *dev, unsigned int queue, unsigned int l
 			     u64 wait_ns);
 
 struct workqueue_struct *netback_workqueue_new(const char *name);
-void netback_workqueue_flush(struct workqueue_struct *wq);
+
+/* What a file in debugfs shows, and how. */
+struct netback_shown {
+	int (*show)(struct seq_file *m, const struct netback_shown *shown);
+};
+
+struct dentry *netback_debugfs_file(const char *name, struct dentry *parent,
+				    struct netback_shown *shown);
 
 /* Processors and locks. */
 unsigned int netback_next_present_cpu(unsigned int from);

@@ -6,52 +6,58 @@
 //! time without touching what a guest shares.
 
 use crate::netif::ring::Indices;
+use crate::sys::debugfs::{
+    Dir,
+    File,
+    Show, //
+};
 use crate::sys::schedule::Entry;
 use crate::vif::queue::Queue;
 use crate::vif::stats::QueueStats;
-use kernel::debugfs::{
-    Dir,
-    File, //
-};
 use kernel::fmt;
 use kernel::prelude::*;
 use kernel::str::CString;
 use kernel::sync::Arc;
 
 /// A queue's file. Dropping it removes the file and waits for readers.
-pub(crate) type QueueFile = Pin<KBox<File<Arc<Entry<Queue>>>>>;
+pub(crate) type QueueFile = File<Shown>;
+
+/// What the file of a queue shows.
+pub(crate) struct Shown(Arc<Entry<Queue>>);
+
+impl Show for Shown {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let queue = &self.0;
+        let state = if !queue.is_enabled() {
+            "disabled by a fault"
+        } else if queue.is_leaving() {
+            "leaving"
+        } else {
+            "connected"
+        };
+        let [tx, rx] = queue.snapshot.rings();
+
+        writeln!(f, "guest:    {}", queue.domid)?;
+        writeln!(f, "state:    {state}")?;
+        writeln!(f, "group:    {}", queue.group.cpu())?;
+        writeln!(f, "limited:  {}", queue.police.is_limited())?;
+        writeln!(f, "backlog:  {} bytes", queue.backlog_bytes())?;
+        show_ring(f, "tx ring:", &tx)?;
+        show_ring(f, "rx ring:", &rx)?;
+        for ((prefix, name), value) in QueueStats::names().zip(queue.stats.values()) {
+            if value != 0 {
+                writeln!(f, "{prefix}{name}: {value}")?;
+            }
+        }
+        Ok(())
+    }
+}
 
 /// Makes the file of a queue in its interface's directory.
 pub(crate) fn queue_file(dir: &Dir, queue: Arc<Entry<Queue>>) -> Result<QueueFile> {
     let name = CString::try_from_fmt(fmt!("queue{}", queue.index))?;
 
-    KBox::pin_init(dir.read_callback_file(&name, queue, &show), GFP_KERNEL)
-}
-
-/// Writes a queue's state for people to read.
-fn show(queue: &Arc<Entry<Queue>>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let state = if !queue.is_enabled() {
-        "disabled by a fault"
-    } else if queue.is_leaving() {
-        "leaving"
-    } else {
-        "connected"
-    };
-    let [tx, rx] = queue.snapshot.rings();
-
-    writeln!(f, "guest:    {}", queue.domid)?;
-    writeln!(f, "state:    {state}")?;
-    writeln!(f, "group:    {}", queue.group.cpu())?;
-    writeln!(f, "limited:  {}", queue.police.is_limited())?;
-    writeln!(f, "backlog:  {} bytes", queue.backlog_bytes())?;
-    show_ring(f, "tx ring:", &tx)?;
-    show_ring(f, "rx ring:", &rx)?;
-    for ((prefix, name), value) in QueueStats::names().zip(queue.stats.values()) {
-        if value != 0 {
-            writeln!(f, "{prefix}{name}: {value}")?;
-        }
-    }
-    Ok(())
+    File::new(dir, &name, Shown(queue))
 }
 
 /// Writes a ring's indices, and what follows from them.

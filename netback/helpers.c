@@ -6,13 +6,17 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/build_bug.h>
 #include <linux/cpuhotplug.h>
 #include <linux/cpumask.h>
+#include <linux/debugfs.h>
+#include <linux/device.h>
 #include <linux/etherdevice.h>
 #include <linux/interrupt.h>
 #include <linux/kthread.h>
 #include <linux/module.h>
 #include <linux/netdevice.h>
+#include <linux/seq_file.h>
 #include <linux/skbuff.h>
 #include <linux/slab.h>
 #include <linux/workqueue.h>
@@ -92,6 +96,9 @@ MODULE_PARM_DESC(rx_stall_timeout_msecs,
 
 /* Xen. */
 
+/* Grants are of Xen's pages: frames are cut up as if the kernel's were the same. */
+static_assert(PAGE_SIZE == XEN_PAGE_SIZE, "netback wants a kernel with pages of 4 KiB");
+
 bool netback_xen_domain(void)
 {
 	return xen_domain();
@@ -115,6 +122,18 @@ unsigned long netback_page_to_gfn(struct page *page)
 struct device *netback_xenbus_to_device(struct xenbus_device *dev)
 {
 	return &dev->dev;
+}
+
+/*
+ * Whether nobody holds the device's lock, as who binds or unbinds it does. The
+ * answer may be out of date by the time it is read.
+ */
+bool netback_device_unlocked(struct device *dev)
+{
+	if (!device_trylock(dev))
+		return false;
+	device_unlock(dev);
+	return true;
 }
 
 int netback_irq_set_affinity(unsigned int irq, unsigned int cpu)
@@ -415,9 +434,22 @@ struct workqueue_struct *netback_workqueue_new(const char *name)
 	return alloc_workqueue("%s", WQ_UNBOUND, 0, name);
 }
 
-void netback_workqueue_flush(struct workqueue_struct *wq)
+/* debugfs. */
+
+static int netback_debugfs_show(struct seq_file *m, void *unused)
 {
-	flush_workqueue(wq);
+	const struct netback_shown *shown = m->private;
+
+	return shown->show(m, shown);
+}
+
+/* With an owner: a file that is open keeps the module. */
+DEFINE_SHOW_ATTRIBUTE(netback_debugfs);
+
+struct dentry *netback_debugfs_file(const char *name, struct dentry *parent,
+				    struct netback_shown *shown)
+{
+	return debugfs_create_file(name, 0444, parent, shown, &netback_debugfs_fops);
 }
 
 /* Processors and locks. */

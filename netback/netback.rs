@@ -5,7 +5,6 @@
 //! The module registers with xenbus as the backend for `vif` devices and gives
 //! each guest's interface a `net_device` on the host. See Documentation/.
 
-use kernel::debugfs::Dir;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
@@ -21,6 +20,7 @@ mod vif;
 mod xen;
 
 use group::Groups;
+use sys::debugfs::Dir;
 use sys::workqueue::Workqueue;
 use sys::{
     bindings,
@@ -63,7 +63,7 @@ impl kernel::Module for Netback {
             Host {
                 groups: Groups::new()?,
                 control: Arc::new(Workqueue::new(c"netback-ctrl")?, GFP_KERNEL)?,
-                debugfs: Dir::new(MODULE_NAME),
+                debugfs: Dir::new(MODULE_NAME)?,
             },
             GFP_KERNEL,
         )?;

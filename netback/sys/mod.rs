@@ -2,12 +2,13 @@
 
 //! What the `kernel` crate lacks and the driver needs of the machine beneath:
 //! a lock-free schedule list, cells owned by a worker, RCU-published values,
-//! alarms, processors and the module's parameters.
+//! alarms, processors, files in debugfs and the module's parameters.
 
 pub(crate) mod alarm;
 pub(crate) mod bindings;
 pub(crate) mod counter;
 pub(crate) mod cpu;
+pub(crate) mod debugfs;
 pub(crate) mod mailbox;
 pub(crate) mod params;
 pub(crate) mod rcu;

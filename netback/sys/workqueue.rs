@@ -29,12 +29,6 @@ impl Workqueue {
 
         Ok(Self(NonNull::new(queue).ok_or(ENOMEM)?))
     }
-
-    /// Waits for all work that is on the queue now. Sleeps.
-    pub(crate) fn flush(&self) {
-        // SAFETY: the queue is alive.
-        unsafe { bindings::netback_workqueue_flush(self.0.as_ptr()) };
-    }
 }
 
 impl Deref for Workqueue {

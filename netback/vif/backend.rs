@@ -20,6 +20,7 @@ use crate::netif::negotiate::{
     self,
     Offer, //
 };
+use crate::sys::debugfs::Dir;
 use crate::sys::workqueue::Workqueue;
 use crate::sys::{
     self,
@@ -49,7 +50,6 @@ use crate::xen::xenbus::{
     Verdict, //
 };
 use crate::xen::DomId;
-use kernel::debugfs::Dir;
 use kernel::fmt;
 use kernel::new_mutex;
 use kernel::prelude::*;
@@ -343,7 +343,7 @@ impl Driver for Backend {
                 host: host.clone(),
                 interface: Arc::new(interface, GFP_KERNEL)?,
                 police: Arc::pin_init(Police::new(), GFP_KERNEL)?,
-                dir: host.debugfs.subdir(&name),
+                dir: host.debugfs.subdir(&name)?,
                 phase <- new_mutex!(Phase {
                     state: lifecycle::Backend::Initialising,
                     refused: false,

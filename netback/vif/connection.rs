@@ -14,6 +14,7 @@ use crate::netif::negotiate::{
     KeyError,
     QueueKeys, //
 };
+use crate::sys::debugfs::Dir;
 use crate::sys::workqueue::Workqueue;
 use crate::vif::control::ControlRing;
 use crate::vif::interface::{
@@ -33,7 +34,6 @@ use crate::xen::{
     DomId, //
 };
 use kernel::alloc::AllocError;
-use kernel::debugfs::Dir;
 use kernel::fmt;
 use kernel::prelude::*;
 use kernel::sync::Arc;

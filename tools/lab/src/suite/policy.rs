@@ -192,6 +192,7 @@ fn visible(context: &mut Context) -> Result<()> {
         );
     }
     flow.whole()?;
+    open_file_keeps_the_module(&lab, &file)?;
     both_ways(&lab, &guest, 4 * MIB, context.seed())?;
     let traced = dom0.run(&format!(
         "echo 0 > {events}/netback_batch/enable; \
@@ -224,6 +225,25 @@ fn visible(context: &mut Context) -> Result<()> {
     ensure!(
         counter(&lab, &interface, "rx_packets")? <= statistic(&lab, &interface, "rx_packets")?,
         "ethtool knows of more frames than ip does"
+    );
+    Ok(())
+}
+
+/// While a file of the module's is open, the module stays: closing it calls into the module.
+fn open_file_keeps_the_module(lab: &Lab, file: &str) -> Result<()> {
+    let script = format!(
+        "users() {{ cat /sys/module/netback/refcnt; }}; users; exec 3<{file}; users; exec 3<&-; users"
+    );
+    let users: Vec<i32> = lab
+        .dom0()
+        .run(&script)?
+        .text()
+        .split_whitespace()
+        .map(str::parse)
+        .collect::<Result<_, _>>()?;
+    ensure!(
+        matches!(users[..], [before, open, after] if open == before + 1 && after == before),
+        "users of the module before a file of it was opened, meanwhile, and afterwards: {users:?}"
     );
     Ok(())
 }
