@@ -87,8 +87,8 @@ pub(crate) struct Totals {
     pub(crate) tx_errors: u64,
 }
 
-/// What a driver does for its network device. All but `start_xmit` and `totals`
-/// are called with rtnl held.
+/// What a driver does for its network device. All but `start_xmit`,
+/// `select_queue` and `totals` are called with rtnl held.
 pub(crate) trait Operations: Send + Sync + 'static {
     /// The device goes up.
     fn open(&self, device: &NetDevice);
@@ -97,7 +97,7 @@ pub(crate) trait Operations: Send + Sync + 'static {
     fn stop(&self, device: &NetDevice);
 
     /// The transmit queue that a frame is to go to; `None`: the stack's choice.
-    /// Softirqs are off.
+    /// Any context but hard interrupt: packet sockets may ask in process context.
     fn select_queue(&self, device: &NetDevice, skb: &SkBuff) -> Option<u16>;
 
     /// Transmits a frame on the transmit queue `queue`. Softirqs are off and the

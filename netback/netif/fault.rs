@@ -120,7 +120,7 @@ reasons! {
         /// Guest receive: the address is not in the multicast filter.
         MulticastFiltered = "multicast_filtered",
             "not in the multicast filter";
-        /// Guest receive: there is no frontend connected, or it is stalled.
+        /// Guest receive: there is no frontend connected.
         NotConnected = "not_connected",
             "no frontend is connected";
         /// Guest receive: waited too long for buffers.

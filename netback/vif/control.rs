@@ -63,11 +63,15 @@ struct Server {
 /// A control ring, as its work and its interrupt share it.
 #[pin_data]
 struct Control {
-    /// The first queue, which has all that the queues share.
+    // Field order is drop order: the work queue is destroyed only when every
+    // interface is gone, so whoever still holds one is not the last to let go of
+    // the work queue, which could not be destroyed from work on it.
+    workqueue: Arc<Workqueue>,
+    /// The first queue, which has all that the queues share, and holds the
+    /// interface.
     queue: Arc<Entry<Queue>>,
     /// How many queues a hash can be mapped to.
     queues: u16,
-    workqueue: Arc<Workqueue>,
     /// Nothing before the ring is served, and after.
     #[pin]
     server: Mutex<Option<Server>>,
@@ -115,8 +119,10 @@ impl Control {
         let _ = self.workqueue.enqueue(self.clone());
     }
 
-    /// Deals with a ring's worth of messages. True if there may be more; if not,
-    /// the guest has been asked for an event with the next one.
+    /// Deals with a ring's worth of messages, or with those up to one that changes
+    /// something: that waits for readers, and whoever wants to take the ring away
+    /// shall not wait for a ring's worth of waits. True if there may be more; if
+    /// not, the guest has been asked for an event with the next one.
     fn serve(&self, server: &mut Server) -> Result<bool, Fault> {
         for _ in 0..abi::CTRL_RING_SIZE {
             if !server.ring.rearm()? {
@@ -125,17 +131,20 @@ impl Control {
             let Some(request) = server.ring.take() else {
                 break;
             };
-            let response = self.answer(server, request);
+            let (response, changed) = self.answer(server, request);
 
             if server.ring.answer(response) {
                 server.channel.notify();
+            }
+            if changed {
+                break;
             }
         }
         Ok(true)
     }
 
-    /// Does what a message asks for.
-    fn answer(&self, server: &mut Server, request: CtrlRequest) -> CtrlResponse {
+    /// Does what a message asks for. Also says whether that has changed anything.
+    fn answer(&self, server: &mut Server, request: CtrlRequest) -> (CtrlResponse, bool) {
         let (bounce, domid) = (&mut server.bounce, self.queue.domid);
         let mut next = server.hashing.clone();
         let response = next.handle(request, self.queues, |gref, buffer| {
@@ -148,19 +157,22 @@ impl Control {
         });
 
         if next == server.hashing {
-            return response;
+            return (response, false);
         }
         match KBox::new(next.clone(), GFP_KERNEL) {
             Ok(boxed) => {
                 server.hashing = next;
                 self.queue.terms.set_hashing(boxed);
-                response
+                (response, true)
             }
-            Err(_) => CtrlResponse {
-                status: abi::CTRL_NOT_SUPPORTED,
-                data: 0,
-                ..response
-            },
+            Err(_) => {
+                let refused = CtrlResponse {
+                    status: abi::CTRL_NOT_SUPPORTED,
+                    data: 0,
+                    ..response
+                };
+                (refused, false)
+            }
         }
     }
 }
@@ -187,9 +199,9 @@ impl ControlRing {
         let this = Self(
             Arc::pin_init(
                 pin_init!(Control {
+                    workqueue,
                     queue,
                     queues,
-                    workqueue,
                     server <- new_mutex!(None),
                     work <- new_work!("netback control"),
                 }),
@@ -216,10 +228,10 @@ impl ControlRing {
 
 impl Drop for ControlRing {
     fn drop(&mut self) {
+        // Work that still comes finds nothing to serve.
         let server = self.0.server.lock().take();
 
-        // From here on nothing puts the work on its queue.
+        // Outside of the lock: this waits for the interrupt's handler.
         drop(server);
-        self.0.workqueue.flush();
     }
 }

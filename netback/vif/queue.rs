@@ -457,8 +457,9 @@ impl Queue {
         self.stats.purged(purged);
     }
 
-    /// The guest has left frames waiting for too long: what is sent to it from
-    /// now on does not even get here. Called by the worker.
+    /// The guest has left frames waiting for too long: what the stack
+    /// sends to it from now on does not even get here, and what comes past it (packet
+    /// sockets may) finds the backlog bounded. Called by the worker.
     pub(crate) fn stall(&self) {
         self.stats.stalls.add(1);
         self.link.stalled();

@@ -11,7 +11,7 @@ use crate::netif::abi::PAGE_SIZE;
 use kernel::page::Page;
 use kernel::prelude::*;
 
-/// Pieces in one hypercall at most. A batch that needs more is copied in parts.
+/// Pieces in one hypercall at most. What does not fit waits for the next batch.
 ///
 /// A guest-transmit batch of 256 slots needs at most two pieces a slot and two
 /// a frame; what is left serves guest receive.

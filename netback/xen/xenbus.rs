@@ -330,7 +330,17 @@ impl<T: Driver> Registration<T> {
 
         if let Verdict::Unregister = verdict {
             // SAFETY: the device is registered; nothing of it is borrowed here.
-            unsafe { bindings::device_unregister(bindings::netback_xenbus_to_device(raw)) };
+            unsafe {
+                let device = bindings::netback_xenbus_to_device(raw);
+
+                // Whoever unbinds the device holds its lock and waits for this
+                // callback to end; unregistering would wait for the lock, for ever.
+                // The toolstack removes the backend's directory next, and that
+                // unregisters the device too.
+                if bindings::netback_device_unlocked(device) {
+                    bindings::device_unregister(device);
+                }
+            }
         }
     }
 
