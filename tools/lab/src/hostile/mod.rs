@@ -308,3 +308,21 @@ pub fn run(options: &Options) -> Result<Summary> {
         failure,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_threat_model_names_every_attack() {
+        const THREAT_MODEL: &str = include_str!("../../../../Documentation/threat-model.md");
+        let staged = STAGED.iter().map(|staged| staged.name);
+        let names = attack::all().into_iter().map(|attack| attack.name);
+        for name in names.chain(staged).chain(["random", "leaks"]) {
+            assert!(
+                THREAT_MODEL.contains(&format!("`{name}`")),
+                "the threat model does not name {name}"
+            );
+        }
+    }
+}
