@@ -234,6 +234,7 @@ pub struct QueueKeys {
 const TX_RING_REF: &str = "tx-ring-ref";
 /// See [`TX_RING_REF`].
 const RX_RING_REF: &str = "rx-ring-ref";
+const CTRL_RING_REF: &str = "ctrl-ring-ref";
 /// See [`TX_RING_REF`].
 const EVENT_CHANNEL: &str = "event-channel";
 /// See [`TX_RING_REF`].
@@ -423,6 +424,21 @@ where
     Ok(read(MULTICAST_CONTROL)?.unwrap_or(0) != 0)
 }
 
+/// Refuses a control ring that is also a ring of one of the `queues`.
+pub fn check_ctrl(queues: &[QueueKeys], ctrl: &CtrlKeys) -> Result<(), KeyError> {
+    for queue in queues {
+        let taken = if ctrl.ring_ref == queue.tx_ring_ref {
+            TX_RING_REF
+        } else if ctrl.ring_ref == queue.rx_ring_ref {
+            RX_RING_REF
+        } else {
+            continue;
+        };
+        return Err(KeyError::new(CTRL_RING_REF, Why::SameAs(taken)));
+    }
+    Ok(())
+}
+
 /// Reads the control ring that a frontend asks for.
 fn read_ctrl<E>(
     mut read: impl FnMut(&'static str) -> Result<Option<u32>, E>,
@@ -431,7 +447,7 @@ where
     E: From<KeyError>,
 {
     const PORT: &str = "event-channel-ctrl";
-    let Some(ring_ref) = read("ctrl-ring-ref")? else {
+    let Some(ring_ref) = read(CTRL_RING_REF)? else {
         return Ok(None);
     };
     match read(PORT)? {

@@ -51,6 +51,9 @@ pub(super) fn advertise(device: &xenbus::Device, offer: &Offer) -> Result {
 pub(super) fn read(frontend: &CStr, offer: &Offer) -> Result<(Features, KVec<QueueKeys>), Failure> {
     let features = negotiate::read_features(offer, |key| read_key(frontend, None, key))?;
     let queues = read_queues(frontend, features.queues)?;
+    if let Some(ctrl) = &features.ctrl {
+        negotiate::check_ctrl(&queues, ctrl)?;
+    }
     Ok((features, queues))
 }
 

@@ -122,6 +122,8 @@ pub struct Status {
     pub why: Option<String>,
     /// Our Ethernet address.
     pub mac: String,
+    /// How it was last set up.
+    pub config: Config,
     /// What the backend offers.
     pub offer: BTreeMap<String, String>,
     /// The queues.

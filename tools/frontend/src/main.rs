@@ -198,6 +198,9 @@ struct FuzzArgs {
     /// Rounds, at most.
     #[arg(long, default_value_t = u64::MAX)]
     rounds: u64,
+    /// Queues, if the backend offers as many.
+    #[arg(long, default_value_t = 1)]
+    queues: u16,
 }
 
 fn run_fuzz(args: &FuzzArgs) -> Result<()> {
@@ -210,6 +213,7 @@ fn run_fuzz(args: &FuzzArgs) -> Result<()> {
         first: args.first,
         slots: args.slots,
         rounds: args.rounds,
+        queues: args.queues,
     };
     let report = fuzz::run(&mut vif, &route, plan)?;
     // What it leaves behind works.

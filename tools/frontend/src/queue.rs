@@ -9,6 +9,7 @@ use anyhow::{bail, ensure, Context, Result};
 use netback_xen::{Access, EventChannel, SharedPages};
 use netif::abi::{self, RxRequest, TxResponse, RING_SIZE, RX_WORDS, TX_WORDS};
 use netif::ring::Ring as _;
+use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, QueueState, QueueStatus, RingStatus};
 use crate::ring::Ring;
@@ -331,6 +332,19 @@ fn ring_status<const W: usize>(ring: &Ring<W>) -> RingStatus {
         req_event: ring.page().req_event(),
         rsp_cons: ring.cons(),
     }
+}
+
+/// What a queue can be told to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step {
+    /// Down to ready.
+    SetUp,
+    /// Ready to running.
+    Start,
+    /// Anything to down.
+    Stop,
+    /// Anything to ready, with everything made anew.
+    Reset,
 }
 
 /// One queue.

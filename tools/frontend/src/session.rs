@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Status};
 use crate::control::{SET_HASH_KEY, SET_HASH_MAPPING};
+use crate::queue::Step;
 use crate::rx::{hex, Received};
 use crate::slots::{Sent, Slot};
 use crate::station::Station;
@@ -35,6 +36,13 @@ pub enum Command {
     SetUp(Config),
     /// Disconnect and free everything.
     Disconnect,
+    /// Have one queue take a step, but say nothing to the backend.
+    Step {
+        /// Which queue.
+        queue: usize,
+        /// Which step.
+        step: Step,
+    },
     /// Tell how everything is.
     Status,
     /// Check that frames get to an address and back.
@@ -166,6 +174,10 @@ fn carry_out(vif: &mut Vif, command: Command) -> Result<Answer> {
         }
         Command::Disconnect => {
             vif.disconnect()?;
+            Answer::Done
+        }
+        Command::Step { queue, step } => {
+            vif.step(queue, step)?;
             Answer::Done
         }
         Command::Status => Answer::Status(Box::new(vif.status()?)),

@@ -12,7 +12,7 @@ use netif::lifecycle::XenbusState;
 
 use crate::config::{Config, Status};
 use crate::control::Control;
-use crate::queue::{Parts, Queue};
+use crate::queue::{Parts, Queue, Step};
 
 /// Keys of our directory that are the toolstack's.
 const TOOLSTACK_KEYS: &[&str] = &["backend", "backend-id", "handle", "mac", "mtu", "state"];
@@ -287,13 +287,35 @@ impl Vif {
             .context("cannot write our keys")
     }
 
+    /// Has one queue take a step by itself; nothing is said to the backend. If it fails, the
+    /// queue's status tells why.
+    pub fn step(&mut self, index: usize, step: Step) -> Result<()> {
+        let (domid, config) = (self.backend_id, self.config.clone());
+        let split = self.splits(&config)?;
+        let queue = self.queue(index)?;
+        match step {
+            Step::SetUp => queue.set_up(domid, split, &config),
+            Step::Start => queue.start(&config),
+            Step::Stop => {
+                queue.stop();
+                Ok(())
+            }
+            Step::Reset => queue.reset(domid, split, &config),
+        }
+    }
+
+    /// Whether a frontend of this configuration has two event channels for a queue.
+    fn splits(&mut self, config: &Config) -> Result<bool> {
+        Ok(config.split_channels && self.offered("feature-split-event-channels")? != 0)
+    }
+
     /// Sets up the queues of `config` and writes their keys; nothing is said to the backend yet.
     pub fn set_up(&mut self, config: &Config) -> Result<()> {
         let limit = Duration::from_millis(config.limit_ms);
         self.stop();
         self.prepare(limit).context("before connecting")?;
         self.config = config.clone();
-        let split = config.split_channels && self.offered("feature-split-event-channels")? != 0;
+        let split = self.splits(config)?;
         for index in 0..config.queues {
             let mut queue = Queue::new(index);
             let outcome = queue
@@ -392,6 +414,7 @@ impl Vif {
             frontend_state: self.frontend_state()?.as_str().to_owned(),
             why: self.why.clone(),
             mac: format_mac(self.mac),
+            config: self.config.clone(),
             offer,
             queues: self.queues.iter().map(Queue::status).collect(),
         })

@@ -68,6 +68,7 @@ pub struct LabBuilder {
     parameters: String,
     xen_cmdline: String,
     dom0_cmdline: String,
+    hasty: Option<u16>,
     name: String,
 }
 
@@ -87,6 +88,7 @@ impl Default for LabBuilder {
             parameters: String::new(),
             xen_cmdline: String::new(),
             dom0_cmdline: String::new(),
+            hasty: None,
             name: "lab".into(),
         }
     }
@@ -159,6 +161,13 @@ impl LabBuilder {
         self
     }
 
+    /// Lets this domain write to xenstore as often as it likes. Guests that have written often are
+    /// held back otherwise: all of them together can write 200 times a second.
+    pub fn hasty(mut self, domid: u16) -> Self {
+        self.hasty = Some(domid);
+        self
+    }
+
     /// What the directory of the run's logs is called after.
     pub fn name(mut self, name: &str) -> Self {
         name.clone_into(&mut self.name);
@@ -181,7 +190,12 @@ impl LabBuilder {
                     mib = self.dom0_memory_mib,
                     cpus = self.cpus
                 ),
-                dom0: format!("console=hvc0 earlyprintk=xen {}", self.dom0_cmdline),
+                dom0: format!(
+                    "console=hvc0 earlyprintk=xen {} {}",
+                    self.hasty
+                        .map_or(String::new(), |domid| format!("lab.hasty={domid}")),
+                    self.dom0_cmdline
+                ),
             }
         } else {
             Boot::Bare {

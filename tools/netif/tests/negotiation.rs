@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 
 use netif::{
     negotiate::{
-        check_rings, parse_key, parse_u32, parse_u64, read_features, read_queue, read_value,
-        read_xdp_headroom, Channels, CtrlKeys, Features, KeyError, Offer, QueueKeys, Queues, Why,
+        check_ctrl, check_rings, parse_key, parse_u32, parse_u64, read_features, read_queue,
+        read_value, read_xdp_headroom, Channels, CtrlKeys, Features, KeyError, Offer, QueueKeys,
+        Queues, Why,
     },
     rx::{GsoMode, RxOptions},
 };
@@ -389,6 +390,25 @@ fn a_ring_reference_used_twice_is_refused() {
     }
     assert_eq!(check_rings(&before, &queue(5, 6)), Ok(()));
     assert_eq!(check_rings(&[], &queue(1, 2)), Ok(()));
+}
+
+#[test]
+fn a_control_ring_is_nobody_elses() {
+    let queue = |tx_ring_ref, rx_ring_ref| QueueKeys {
+        tx_ring_ref,
+        rx_ring_ref,
+        channels: Channels::Single(0),
+    };
+    let queues = [queue(1, 2), queue(3, 4)];
+    for (ring_ref, expected) in [
+        (1, Err("ctrl-ring-ref: used for tx-ring-ref already")),
+        (4, Err("ctrl-ring-ref: used for rx-ring-ref already")),
+        (5, Ok(())),
+    ] {
+        let ctrl = CtrlKeys { ring_ref, port: 7 };
+        let outcome = check_ctrl(&queues, &ctrl).map_err(|error| error.to_string());
+        assert_eq!(outcome, expected.map_err(str::to_owned));
+    }
 }
 
 #[test]

@@ -2,9 +2,12 @@
 
 //! Attacks through the control ring, where a backend offers one.
 
-use anyhow::{ensure, Result};
+use std::time::Instant;
 
-use super::{config, Arena, Attack, ANSWERED};
+use anyhow::{ensure, Result};
+use netif::ring::Ring as _;
+
+use super::{config, Arena, Attack, ANSWERED, UNANSWERED};
 use crate::cases::NO_REFERENCE;
 use crate::config::Config;
 use crate::control::{
@@ -23,8 +26,14 @@ pub fn attacks() -> Vec<Attack> {
         Attack {
             name: "control-garbage",
             advisory: None,
-            about: "requests of any type and with any data on the control ring",
+            about: "requests of any type and with any data on the control ring, and rewritten ones",
             run: control_garbage,
+        },
+        Attack {
+            name: "control-jump",
+            advisory: None,
+            about: "the control ring's request producer jumps ahead and back",
+            run: control_jump,
         },
     ]
 }
@@ -138,12 +147,75 @@ fn control_garbage(arena: &mut Arena<'_>) -> Result<String> {
             asked += 1;
         }
     }
-    // An index far ahead, and events without end.
-    if let Some(control) = arena.vif.control() {
-        control.ring().page().publish_req_prod(0x4000_0000);
+    let rewritten = rewrite_requests(arena)?;
+    Ok(format!(
+        "{asked} requests; {rewritten} more that were rewritten while they were read"
+    ))
+}
+
+/// Publishes requests and goes on writing to them, to the responses and to the backend's indices.
+fn rewrite_requests(arena: &mut Arena<'_>) -> Result<u32> {
+    let mut published = 0;
+    for _ in 0..4 {
+        connect(arena)?;
+        let rng = &mut arena.rng;
+        let Some(control) = arena.vif.control() else {
+            break;
+        };
+        let gref = control.page().1;
+        for _ in 0..20 {
+            let kind = rng.u32(..9);
+            control
+                .ring()
+                .push([kind << 16 | 1, gref, rng.u32(..130), rng.u32(..130)]);
+            published += 1;
+        }
+        let _ = control.ring().publish();
+        control.channel().notify()?;
+        for _ in 0..2000 {
+            let words = [rng.u32(..), rng.u32(..), rng.u32(..130), rng.u32(..130)];
+            let page = control.ring().page();
+            page.write_slot(rng.u32(..20), words);
+            page.publish_rsp_prod(rng.u32(..));
+            page.set_req_event(rng.u32(..));
+            page.set_rsp_event(rng.u32(..));
+        }
+        control.channel().notify()?;
+    }
+    Ok(published)
+}
+
+fn control_jump(arena: &mut Arena<'_>) -> Result<String> {
+    let mut jumps = 0;
+    let mut to = vec![129, 0x4000_0000, 0x8000_0000, u32::MAX, u32::MAX - 127];
+    while let Some(to) = to
+        .pop()
+        .or_else(|| arena.goes_on().then(|| arena.rng.u32(129..)))
+    {
+        if !connect(arena)? {
+            return Ok(NOT_OFFERED.into());
+        }
+        let Some(control) = arena.vif.control() else {
+            return Ok(NOT_OFFERED.into());
+        };
+        // Stale slots that would be taken for requests.
+        for index in 0..128 {
+            control
+                .ring()
+                .page()
+                .write_slot(index, [u32::from(SET_HASH_ALGORITHM) << 16, 0, 0, 0]);
+        }
+        control.ring().page().publish_req_prod(to);
         for _ in 0..2000 {
             control.channel().notify()?;
         }
+        let until = Instant::now() + UNANSWERED;
+        while Instant::now() < until {
+            control.channel().wait(UNANSWERED)?;
+        }
+        let moved = control.ring().page().rsp_prod();
+        ensure!(moved <= 128, "{moved} responses came after a jump to {to}");
+        jumps += 1;
     }
-    Ok(format!("{asked} requests, then a jump of the index"))
+    Ok(format!("{jumps} jumps"))
 }

@@ -17,7 +17,7 @@ pub fn attacks() -> Vec<Attack> {
         Attack {
             name: "event-storm",
             advisory: Some("XSA-332, CVE-2020-27673"),
-            about: "events on every channel, as fast as may be, with nothing behind them",
+            about: "events on every channel, control ring included, as fast as may be, for nothing",
             run: event_storm,
         },
         Attack {
@@ -39,18 +39,27 @@ fn storm(arena: &mut Arena<'_>, split_channels: bool) -> Result<String> {
     arena.vif.connect(&Config {
         queues,
         split_channels,
+        control: true,
         ..config()
     })?;
-    let mut events = 0u64;
-    let mut frames = 0u64;
+    let (mut events, mut frames) = (0u64, 0u64);
+    let control = arena.vif.control().is_some();
     let data = meaningless(arena.route.from, arena.route.to, 60);
     while arena.goes_on() || frames == 0 {
-        let all = arena.vif.all_parts()?;
-        for _ in 0..5000 / queues {
-            for parts in &all {
-                parts.channels.tx().notify()?;
-                parts.channels.rx().notify()?;
-                events += 2;
+        for _ in 0..10 {
+            let all = arena.vif.all_parts()?;
+            for _ in 0..500 / queues {
+                for parts in &all {
+                    parts.channels.tx().notify()?;
+                    parts.channels.rx().notify()?;
+                    events += 2;
+                }
+            }
+            if let Some(control) = arena.vif.control() {
+                for _ in 0..500 {
+                    control.channel().notify()?;
+                }
+                events += 500;
             }
         }
         // A guest that storms is throttled, but not left alone.
@@ -60,8 +69,9 @@ fn storm(arena: &mut Arena<'_>, split_channels: bool) -> Result<String> {
         parts.receive(usize::MAX, true, Duration::ZERO)?;
         frames += 1;
     }
+    let control = if control { " and a control ring" } else { "" };
     Ok(format!(
-        "{events} events on {queues} queues, {frames} frames among them"
+        "{events} events on {queues} queues{control}, {frames} frames among them"
     ))
 }
 

@@ -9,6 +9,7 @@
 mod control;
 mod events;
 mod grants;
+mod rewriting;
 mod rings;
 mod xenstore;
 
@@ -50,6 +51,7 @@ pub struct Attack {
 pub fn all() -> Vec<Attack> {
     let mut attacks = Vec::new();
     attacks.extend(rings::attacks());
+    attacks.extend(rewriting::attacks());
     attacks.extend(grants::attacks());
     attacks.extend(events::attacks());
     attacks.extend(xenstore::attacks());

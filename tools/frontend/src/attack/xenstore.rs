@@ -2,15 +2,17 @@
 
 //! Attacks through what is written to xenstore.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{bail, ensure, Result};
-use netback_xen::{Access, EventChannel, SharedPages};
+use netback_xen::{Access, EventChannel, SharedPages, Xenstore};
 use netif::lifecycle::XenbusState;
 
 use super::{config, Arena, Attack, WALK_MS};
 use crate::cases::NO_REFERENCE;
 use crate::config::Config;
+use crate::vif::Vif;
 
 pub fn attacks() -> Vec<Attack> {
     vec![
@@ -29,7 +31,7 @@ pub fn attacks() -> Vec<Attack> {
         Attack {
             name: "state-storm",
             advisory: None,
-            about: "states at random, 10,000 if there is time",
+            about: "10,000 states at random, if there is time",
             run: state_storm,
         },
         Attack {
@@ -55,8 +57,18 @@ pub fn attacks() -> Vec<Attack> {
 
 /// Tries to connect. Whether it was refused; an error if neither comes of it.
 fn refused(arena: &mut Arena<'_>, config: &Config) -> Result<bool> {
+    refused_with(arena, config, |_| Ok(()))
+}
+
+/// The same, with something done to the keys before they are read.
+fn refused_with(
+    arena: &mut Arena<'_>,
+    config: &Config,
+    change: impl FnOnce(&mut Vif) -> Result<()>,
+) -> Result<bool> {
     use XenbusState::{Closed, Closing, Connected};
     arena.vif.set_up(config)?;
+    change(arena.vif)?;
     arena.vif.set_state(Connected.number())?;
     let limit = Duration::from_millis(config.limit_ms);
     let state = arena
@@ -68,12 +80,17 @@ fn refused(arena: &mut Arena<'_>, config: &Config) -> Result<bool> {
 fn zero_queues(arena: &mut Arena<'_>) -> Result<String> {
     let most = arena.vif.offered("multi-queue-max-queues")?;
     let numbers = [0, most + 1, 65_535, 65_536, u32::MAX];
+    let mut accepted = Vec::new();
     for number in numbers {
         let config = config().key("multi-queue-num-queues", &number.to_string());
         if !refused(arena, &config)? {
-            bail!("{number} queues were not refused, where {most} are offered");
+            accepted.push(number);
         }
     }
+    ensure!(
+        accepted.is_empty(),
+        "{accepted:?} queues were not refused, where {most} are offered"
+    );
     Ok(format!("{numbers:?} queues were refused"))
 }
 
@@ -97,7 +114,7 @@ fn watch_flood(arena: &mut Arena<'_>) -> Result<String> {
 fn state_storm(arena: &mut Arena<'_>) -> Result<String> {
     const MOST: u32 = 10_000;
     let mut written = 0;
-    // xenstored holds back who writes so much: not all of them may fit into the time there is.
+    // The usual xenstored holds back who writes so much: then not all of them fit into the time.
     while written < MOST && arena.goes_on() {
         // No state at all means that the vif is gone for good: only the toolstack can bring it back.
         let value = match arena.rng.u8(..11) {
@@ -111,94 +128,196 @@ fn state_storm(arena: &mut Arena<'_>) -> Result<String> {
     Ok(format!("{written} states"))
 }
 
-/// What is no value.
+/// What is no value, of every kind: empty, negative, too large, no number.
 const GARBAGE: &[&str] = &[
     "",
     "-1",
+    "4294967296",
+    "99999999999999999999999999999999",
+    "one",
+];
+
+/// More of it, which has been taken for a number before.
+const ODD: &[&str] = &[
     "+1",
     " 1",
     "1 ",
     "0x10",
-    "4294967296",
     "18446744073709551616",
-    "99999999999999999999999999999999",
-    "one",
     "1\n",
     "%n%s",
     "\u{1}",
 ];
 
+/// Keys without which there is no connection.
+const MANDATORY: &[&str] = &[
+    "request-rx-copy",
+    "tx-ring-ref",
+    "rx-ring-ref",
+    "event-channel-tx",
+    "event-channel-rx",
+];
+
+/// Those that are asked for if they are there.
+const OPTIONAL: &[&str] = &[
+    "feature-rx-notify",
+    "feature-sg",
+    "feature-gso-tcpv4",
+    "feature-gso-tcpv6",
+    "feature-gso-tcpv4-prefix",
+    "feature-gso-tcpv6-prefix",
+    "feature-no-csum-offload",
+    "feature-ipv6-csum-offload",
+    "request-multicast-control",
+    "xdp-headroom",
+    "ctrl-ring-ref",
+    "event-channel-ctrl",
+];
+
+/// Those of a frontend with two queues.
+const OF_QUEUES: &[&str] = &[
+    "multi-queue-num-queues",
+    "queue-0/tx-ring-ref",
+    "queue-1/tx-ring-ref",
+    "queue-1/rx-ring-ref",
+    "queue-1/event-channel-tx",
+    "queue-1/event-channel-rx",
+];
+
+/// A frontend with everything, by which keys are tried out.
+fn full() -> Config {
+    Config {
+        control: true,
+        ..config()
+    }
+}
+
 fn key_garbage(arena: &mut Arena<'_>) -> Result<String> {
-    let names = [
-        "request-rx-copy",
-        "tx-ring-ref",
-        "rx-ring-ref",
-        "event-channel-tx",
-        "event-channel-rx",
-        "multi-queue-num-queues",
-        "feature-rx-notify",
-        "feature-sg",
-        "feature-gso-tcpv4",
-        "feature-gso-tcpv6-prefix",
-        "feature-no-csum-offload",
-        "feature-ipv6-csum-offload",
-        "request-multicast-control",
-        "xdp-headroom",
-        "ctrl-ring-ref",
-        "event-channel-ctrl",
-    ];
-    let (mut tries, mut refusals) = (0, 0);
+    let single = Config {
+        split_channels: false,
+        ..full()
+    };
+    let several = Config {
+        queues: 2,
+        ..full()
+    };
+    let with = |config: &Config, names: &[&'static str]| -> Vec<(Config, &'static str)> {
+        names.iter().map(|&name| (config.clone(), name)).collect()
+    };
+    let mut mandatory = with(&full(), MANDATORY);
+    mandatory.extend(with(&single, &["event-channel"]));
+    if arena.vif.offered("multi-queue-max-queues")? > 1 {
+        mandatory.extend(with(&several, OF_QUEUES));
+    }
+    let optional = with(&full(), OPTIONAL);
     let long = "7".repeat(2000);
-    for name in names {
-        let mut configs = vec![config().without(name), config().key(name, &long)];
-        configs.extend(GARBAGE.iter().map(|value| config().key(name, value)));
-        // Not all of them each time: some suffice to hit every path of every key.
-        arena.rng.shuffle(&mut configs[2..]);
-        configs.truncate(if arena.goes_on() { 8 } else { 2 });
-        for config in configs {
-            refusals += u32::from(refused(arena, &config)?);
-            tries += 1;
+    let (mut tries, mut refusals) = (0, 0);
+    let mut accepted = Vec::new();
+    for (must, keys) in [(true, &mandatory), (false, &optional)] {
+        for (config, name) in keys {
+            let values = GARBAGE.iter().copied().chain([long.as_str()]);
+            let mut configs: Vec<Config> = values.map(|v| config.clone().key(name, v)).collect();
+            configs.push(config.clone().without(name));
+            for config in configs {
+                let no = refused(arena, &config)?;
+                refusals += u32::from(no);
+                tries += 1;
+                if must && !no {
+                    accepted.push(format!("{name}={:?}", config.keys.get(*name)));
+                }
+            }
         }
     }
-    ensure!(refusals > 0, "nothing was refused");
+    // As time permits.
+    while arena.goes_on() {
+        let (config, name) = &optional[arena.rng.usize(..optional.len())];
+        let value = ODD[arena.rng.usize(..ODD.len())];
+        refusals += u32::from(refused(arena, &config.clone().key(name, value))?);
+        tries += 1;
+    }
+    ensure!(accepted.is_empty(), "not refused: {}", accepted.join(", "));
     Ok(format!("{tries} connections, {refusals} refused"))
 }
 
-fn keys_changing(arena: &mut Arena<'_>) -> Result<String> {
-    let (mut tries, mut refusals) = (0, 0);
-    while arena.goes_on() || tries == 0 {
-        arena.vif.set_up(&config())?;
-        let status = arena.vif.status()?;
-        let good = status.queues[0].tx.map_or(0, |tx| tx.gref).to_string();
-        arena.vif.set_state(XenbusState::Connected.number())?;
-        for i in 0..20u32 {
-            let name =
-                ["tx-ring-ref", "event-channel-tx", "multi-queue-num-queues"][arena.rng.usize(..3)];
-            let value = match i % 4 {
-                0 => None,
-                1 => Some(good.as_str()),
-                2 => Some("7"),
-                _ => Some("nonsense"),
-            };
-            arena.vif.set_key(name, value)?;
+/// Writes values good and bad to keys at random, until it is told to stop. Returns how many.
+fn rewrite_keys(keys: &[(String, Option<String>)], seed: u64, stop: &AtomicBool) -> Result<u64> {
+    let mut store = Xenstore::connect()?;
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut writes = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let (path, good) = &keys[rng.usize(..keys.len())];
+        let value = match rng.u8(..4) {
+            0 => None,
+            1 => Some(GARBAGE[rng.usize(..GARBAGE.len())]),
+            2 => Some("7"),
+            _ => good.as_deref(),
+        };
+        match value {
+            Some(value) => store.write(path, value)?,
+            None => store.remove(path)?,
         }
-        use XenbusState::{Closed, Closing, Connected};
+        writes += 1;
+    }
+    Ok(writes)
+}
+
+fn keys_changing(arena: &mut Arena<'_>) -> Result<String> {
+    use XenbusState::{Closed, Closing, Connected};
+    let (mut tries, mut refusals, mut writes) = (0, 0, 0);
+    while arena.goes_on() || tries < 5 {
+        let config = Config {
+            queues: arena.rng.u16(1..3),
+            ..full()
+        };
+        arena.vif.set_up(&config)?;
+        let mut keys = Vec::new();
+        for name in MANDATORY.iter().chain(OPTIONAL).chain(OF_QUEUES) {
+            let path = arena.vif.key(name);
+            let good = arena.vif.store().find(&path)?;
+            keys.push((path, good));
+        }
+        let seed = arena.rng.u64(..);
+        let stop = AtomicBool::new(false);
         let limit = Duration::from_millis(WALK_MS);
-        let state = arena
-            .vif
-            .await_backend(&[Connected, Closing, Closed], limit)?;
+        let vif = &mut *arena.vif;
+        let (state, more) = std::thread::scope(|scope| {
+            let writer = scope.spawn(|| rewrite_keys(&keys, seed, &stop));
+            let state = vif
+                .set_state(Connected.number())
+                .and_then(|()| vif.await_backend(&[Connected, Closing, Closed], limit));
+            stop.store(true, Ordering::Relaxed);
+            let more = writer
+                .join()
+                .unwrap_or_else(|_| bail!("the writer panicked"))?;
+            Ok::<_, anyhow::Error>((state?, more))
+        })?;
+        writes += more;
         refusals += u32::from(state != Connected);
         tries += 1;
     }
-    Ok(format!("{tries} connections, {refusals} refused"))
+    Ok(format!(
+        "{writes} writes during {tries} connections, {refusals} refused"
+    ))
 }
+
+/// Keys of a frontend of two queues, each with a ring or a channel that is already another's.
+const DUPLICATES: &[(&str, &str)] = &[
+    ("queue-1/tx-ring-ref", "queue-0/tx-ring-ref"),
+    ("queue-1/rx-ring-ref", "queue-0/rx-ring-ref"),
+    ("queue-1/tx-ring-ref", "queue-1/rx-ring-ref"),
+    ("queue-0/rx-ring-ref", "queue-1/tx-ring-ref"),
+    ("queue-1/event-channel-tx", "queue-0/event-channel-tx"),
+    ("queue-1/event-channel-rx", "queue-1/event-channel-tx"),
+    ("ctrl-ring-ref", "queue-0/tx-ring-ref"),
+    ("event-channel-ctrl", "queue-0/event-channel-rx"),
+];
 
 fn bad_rings(arena: &mut Arena<'_>) -> Result<String> {
     let backend = arena.vif.backend_id();
     let (_theirs, theirs) = SharedPages::grant(backend + 1, 1, Access::Write)?;
     let (_read_only, read_only) = SharedPages::grant(backend, 1, Access::Read)?;
-    let (mut full, full_gref) = SharedPages::grant(backend, 1, Access::Write)?;
-    full.write(0, 0, &[0xff; 64]);
+    let (mut filled, full_gref) = SharedPages::grant(backend, 1, Access::Write)?;
+    filled.write(0, 0, &[0xff; 64]);
     let elsewhere = EventChannel::offer(backend + 1)?;
     let twice = full_gref[0];
     let mut configs = Vec::new();
@@ -219,11 +338,32 @@ fn bad_rings(arena: &mut Arena<'_>) -> Result<String> {
         }
     }
     let mut refusals = 0;
-    let count = configs.len();
+    let mut count = configs.len();
+    let mut accepted = Vec::new();
     for (config, must) in configs {
         let no = refused(arena, &config)?;
-        ensure!(no || !must, "{:?} was not refused", config.keys);
         refusals += u32::from(no);
+        if must && !no {
+            accepted.push(format!("{:?}", config.keys));
+        }
     }
+    let several = Config {
+        queues: 2,
+        ..full()
+    };
+    let most = arena.vif.offered("multi-queue-max-queues")?;
+    for &(name, of) in DUPLICATES.iter().filter(|_| most > 1) {
+        let no = refused_with(arena, &several, |vif| {
+            let path = vif.key(of);
+            let value = vif.store().read(&path)?;
+            vif.set_key(name, Some(&value))
+        })?;
+        count += 1;
+        refusals += u32::from(no);
+        if !no {
+            accepted.push(format!("{name} as {of}"));
+        }
+    }
+    ensure!(accepted.is_empty(), "not refused: {}", accepted.join(", "));
     Ok(format!("{count} sets of keys, {refusals} refused"))
 }

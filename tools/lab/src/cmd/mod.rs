@@ -157,9 +157,15 @@ struct HostileArgs {
     /// What is decided at random follows from this.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Slots of the random run.
+    /// Slots of the random run against this project's backend.
     #[arg(long, default_value_t = 10_000_000)]
     slots: u64,
+    /// Slots of the random run against other backends.
+    #[arg(long, default_value_t = 500_000)]
+    others_slots: u64,
+    /// Queues of the random run.
+    #[arg(long, default_value_t = 2)]
+    queues: u16,
     /// Boot dom0 without KFENCE, red zones and poisoning.
     #[arg(long)]
     no_debug: bool,
@@ -176,10 +182,12 @@ fn hostile(args: &HostileArgs) -> Result<ExitCode> {
         seconds: args.seconds,
         seed: args.seed,
         slots: args.slots,
+        others_slots: args.others_slots,
+        queues: args.queues,
         debug: !args.no_debug,
     })?;
-    println!("{}", hostile::table(&summary.outcomes));
-    for fell in summary.outcomes.iter().filter(|o| o.verdict != "held") {
+    println!("{}", hostile::table(&summary.all));
+    for fell in summary.outcomes.iter().filter(|o| !o.held()) {
         println!("{} fell to {}: {}", fell.driver, fell.attack, fell.detail);
     }
     println!("the results are in build/hostile/result.json");

@@ -11,6 +11,7 @@ mod lifecycle;
 mod loading;
 mod network;
 mod offload;
+mod own_frontend;
 mod policy;
 pub mod record;
 mod rings;
@@ -59,6 +60,7 @@ pub fn suites() -> Vec<Vec<Test>> {
         offload::tests(),
         policy::tests(),
         features::tests(),
+        own_frontend::tests(),
         rings::tests(),
         steering::tests(),
         floods::tests(),

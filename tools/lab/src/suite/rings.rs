@@ -25,11 +25,6 @@ use crate::ui;
 pub fn tests() -> Vec<Test> {
     vec![
         test(
-            "user-space-frontend",
-            "a frontend in user space connects, stops and starts anew, PV and PVH",
-            user_space_frontend,
-        ),
-        test(
             "tx-chains",
             "chains of slots that are delivered or dropped, each answered and counted as it must be",
             tx_chains,
@@ -67,12 +62,12 @@ pub(super) const VIF: u32 = 1;
 /// Another one of the same guest, on the same bridge.
 const OTHER: u32 = 5;
 /// dom0 on their bridge.
-const HOST: &str = "10.0.1.1";
+pub(super) const HOST: &str = "10.0.1.1";
 /// How long events in the host are waited for.
 pub(super) const SOON: Duration = Duration::from_secs(30);
 
 /// Our address on the bridge of [`VIF`].
-fn own(guest: &Guest) -> String {
+pub(super) fn own(guest: &Guest) -> String {
     guest.address_of(VIF)
 }
 
@@ -173,74 +168,6 @@ fn await_echo(frontend: &mut Frontend, sequence: u16) -> Result<()> {
         }
     }
     bail!("echo {sequence} is not answered")
-}
-
-fn user_space_frontend(context: &mut Context) -> Result<()> {
-    let pv = context.ring_guest()?;
-    let lab = context.lab()?;
-    let mut frontend = pv.frontend(VIF)?;
-    for split_channels in [true, false] {
-        frontend.connect(&Config {
-            split_channels,
-            // Close to where the indices wrap.
-            start: 0u32.wrapping_sub(20),
-            ..Config::default()
-        })?;
-        frontend.check(&own(&pv), HOST)?;
-        let status = frontend.status()?;
-        ensure!(
-            status.backend_state == "Connected"
-                && status.queues[0].ports.len() == 1 + usize::from(split_channels)
-                && status.queues[0]
-                    .tx
-                    .is_some_and(|tx| tx.rsp_prod == tx.req_prod),
-            "connected, but {status:?}"
-        );
-    }
-    // A configuration that is refused leaves nothing, and the reason.
-    let refused = frontend.connect(&Config::default().without("tx-ring-ref"));
-    ensure!(
-        refused.is_err_and(|e| format!("{e:#}").contains("refuses")),
-        "a frontend without a ring should be refused"
-    );
-    let status = frontend.status()?;
-    ensure!(
-        status.why.is_some() && status.backend_state == "Closing",
-        "refused, but {status:?}"
-    );
-    frontend.connect(&Config::default())?;
-    frontend.check(&own(&pv), HOST)?;
-    frontend.disconnect()?;
-    let status = frontend.status()?;
-    ensure!(
-        status.queues.is_empty() && status.backend_state == "Closed",
-        "disconnected, but {status:?}"
-    );
-
-    // The backend goes in mid-connection: stopping frees everything all the same.
-    frontend.connect(&Config::default())?;
-    let domid = pv.domid()?;
-    lab.dom0()
-        .run(&format!("xl network-detach {domid} {VIF}"))
-        .context("detaching under a frontend")?;
-    drop(frontend);
-    pv.attach_user_vif(VIF)?;
-    let mut frontend = pv.frontend(VIF)?;
-    frontend.connect(&Config::default())?;
-    frontend.check(&own(&pv), HOST)?;
-    drop(frontend);
-
-    // A vif is taken away from the kernel's frontend, and given back.
-    let pvh = lab.guest().pvh().handles(&[0, VIF]).start()?;
-    let status: netback_frontend::Status = pvh.run_frontend(
-        &format!("check --handle {VIF} --own {} --to {HOST}", own(&pvh)),
-        lab.limit(120),
-    )?;
-    ensure!(status.backend_state == "Connected", "{status:?}");
-    pvh.run(&format!("netback-frontend release --handle {VIF}"))?;
-    pvh.await_vif(VIF)?;
-    pvh.run(&format!("ping -A -c 3 -W 5 {HOST}"))?;
-    pvh.destroy()
 }
 
 /// Sends the chain of a case and checks its responses and counters.

@@ -70,6 +70,10 @@ pub fn negotiate(data: &[u8]) {
             assert_ne!(tx, rx);
         }
     }
+    if let Some(ctrl) = features.ctrl {
+        let taken = refs.contains(&ctrl.ring_ref);
+        assert_eq!(negotiate::check_ctrl(&queues, &ctrl).is_err(), taken);
+    }
     let options = features.rx_options();
     assert_eq!((options.sg, options.hash), (features.sg, false));
     assert!(features.xdp_headroom <= rx::MAX_XDP_HEADROOM);

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Attacks that need more than the attacker's program, or that show in the host how they are met.
+
+use std::time::Duration;
+
+use anyhow::{ensure, Context, Result};
+
+use super::field::{Field, STALL_MS, VIF};
+use super::Options;
+use crate::frontend::PROGRAM;
+use crate::lab::Driver;
+use crate::machine::Process;
+
+/// An attack that needs more than the attacker's program.
+pub struct Staged {
+    /// What it is called.
+    pub name: &'static str,
+    /// What is done.
+    pub run: fn(&mut Field) -> Result<String>,
+}
+
+/// All of them.
+pub const STAGED: &[Staged] = &[
+    Staged {
+        name: "killed-in-a-batch",
+        run: killed,
+    },
+    Staged {
+        name: "destroyed-in-a-batch",
+        run: destroyed,
+    },
+    Staged {
+        name: "unplugged-in-a-batch",
+        run: unplugged,
+    },
+];
+
+/// What the guest saw of an attack, in words; whether it was what had to be.
+pub struct Seen {
+    /// Whether the backend answered as it must.
+    pub held: bool,
+    /// What was done, or what was wrong.
+    pub detail: String,
+}
+
+/// Carries out one of the attacker's program's attacks.
+pub fn carry_out(field: &Field, name: &str, options: &Options) -> Result<Seen> {
+    match name {
+        "event-storm" | "event-storm-single" => storm(field, name, options),
+        "never-reads" => stall(field, name, options),
+        "state-storm" => plain(field, name, options, options.seconds.max(STATES_SECONDS)),
+        _ => plain(field, name, options, options.seconds),
+    }
+}
+
+/// How long 10,000 states may take to be written.
+const STATES_SECONDS: u64 = 180;
+
+fn plain(field: &Field, name: &str, options: &Options, seconds: u64) -> Result<Seen> {
+    let limit = field.attack_limit(seconds);
+    let report = field
+        .attacker()
+        .attack(name, options.seed, seconds, limit)?;
+    Ok(Seen {
+        held: report.held,
+        detail: report.detail,
+    })
+}
+
+/// What xenbus counts of the events of a device.
+struct Events {
+    events: u64,
+    spurious: u64,
+    jiffies_delayed: u64,
+}
+
+impl Events {
+    fn count(field: &Field) -> Result<Self> {
+        let domid = field.attacker.domid()?;
+        let dom0 = field.lab.dom0();
+        let read = |name: &str| {
+            let path = format!("/sys/bus/xen-backend/devices/vif-{domid}-{VIF}/xenbus/{name}");
+            Ok::<u64, anyhow::Error>(dom0.read(&path)?.trim().parse()?)
+        };
+        Ok(Self {
+            events: read("events")?,
+            spurious: read("spurious_events")?,
+            jiffies_delayed: read("jiffies_eoi_delayed")?,
+        })
+    }
+}
+
+/// A storm of events, which the host has to throttle: those with nothing behind them make the next
+/// one wait.
+fn storm(field: &Field, name: &str, options: &Options) -> Result<Seen> {
+    let before = Events::count(field)?;
+    let mut seen = plain(field, name, options, options.seconds)?;
+    let after = Events::count(field)?;
+    let events = after.events - before.events;
+    let spurious = after.spurious - before.spurious;
+    let delayed = after.jiffies_delayed - before.jiffies_delayed;
+    ensure!(
+        spurious > 0 && delayed > 0,
+        "{}; of {events} events that came {spurious} were found to be spurious, and made others \
+         wait for {delayed} jiffies: the guest is not throttled",
+        seen.detail
+    );
+    seen.detail = format!(
+        "{}; {events} came through, {spurious} of them spurious, and others had to wait for \
+         {delayed} jiffies",
+        seen.detail
+    );
+    Ok(seen)
+}
+
+/// A guest that reads nothing, until it is stalled: then the interface loses its carrier and
+/// nothing is kept for it any more.
+fn stall(field: &Field, name: &str, options: &Options) -> Result<Seen> {
+    let interface = field.attacker.vif_name(VIF)?;
+    let seconds = options.seconds.max(STALL_MS / 1000 + 15);
+    let limit = field.attack_limit(seconds);
+    // Connecting takes the carrier away, too: it has to be there first.
+    let script = format!(
+        "carrier() {{ cat /sys/class/net/{interface}/carrier 2>/dev/null; }}
+         packets() {{ cat /sys/class/net/{interface}/statistics/rx_packets; }}
+         start=$(packets)
+         while [ \"$(carrier)\" != 1 ] || [ $(packets) -lt $((start + 100)) ]; do sleep 0.1; done
+         while [ \"$(carrier)\" != 0 ]; do sleep 0.1; done"
+    );
+    let carrier = field.lab.dom0().spawn_within(&script, limit)?;
+    let mut seen = plain(field, name, options, seconds)?;
+    let ended = carrier.wait(limit)?;
+    ensure!(
+        ended.status.success(),
+        "{}; but its interface was never stalled: {}",
+        seen.detail,
+        ended.status
+    );
+    seen.detail.push_str("; its interface was stalled");
+    Ok(seen)
+}
+
+/// Begins to send as fast as may be, and waits until that is under way.
+fn begin_flood(field: &Field) -> Result<Process> {
+    let interface = field.attacker.vif_name(VIF)?;
+    let counter = format!("/sys/class/net/{interface}/statistics/rx_packets");
+    let before: u64 = field.lab.dom0().read(&counter)?.trim().parse()?;
+    let flood = field.attacker.spawn(&format!(
+        "exec {PROGRAM} flood --handle {VIF} --frames 100000000 --size 9000"
+    ))?;
+    field
+        .lab
+        .dom0()
+        .run(&format!(
+            "for i in $(seq 600); do [ $(cat {counter}) -gt {} ] && exit 0; sleep 0.05; done; exit 1",
+            before + 500
+        ))
+        .context("the flood does not get going")?;
+    Ok(flood)
+}
+
+fn killed(field: &mut Field) -> Result<String> {
+    const TIMES: u32 = 5;
+    for _ in 0..TIMES {
+        let flood = begin_flood(field)?;
+        flood.kill(libc::SIGKILL)?;
+        flood.wait(Duration::from_secs(30))?;
+    }
+    field.reconnect()?;
+    Ok(format!("{TIMES} times"))
+}
+
+fn destroyed(field: &mut Field) -> Result<String> {
+    let flood = begin_flood(field)?;
+    field.attacker.destroy()?;
+    drop(flood);
+    field.replace_attacker()?;
+    field.reconnect()?;
+    Ok("once".into())
+}
+
+/// The vif goes in mid-batch, and the attacker sees nobody at the other end any more.
+fn unplugged(field: &mut Field) -> Result<String> {
+    let flood = begin_flood(field)?;
+    field.attacker.detach_vif(VIF)?;
+    flood.kill(libc::SIGKILL)?;
+    flood.wait(Duration::from_secs(30))?;
+    field.attacker.attach_user_vif(VIF)?;
+    field.reconnect()?;
+    Ok("once".into())
+}
+
+/// Whether answers that are not ours make `driver` fall: only our own backend has promised them.
+pub fn answers_count(driver: Driver) -> bool {
+    driver == Driver::Netback
+}
