@@ -233,12 +233,14 @@ impl Vif {
         Ok(())
     }
 
-    /// Whether the hotplug script is done.
+    /// Whether the hotplug script is done. If that cannot be read it counts as
+    /// done: nobody would ask again, and the guest would wait for ever.
     fn is_plugged(&self) -> bool {
-        matches!(
-            store::NIL.read(self.device.nodename(), HOTPLUG_STATUS),
-            Ok(Some(status)) if status.as_bytes() == b"connected"
-        )
+        match store::NIL.read(self.device.nodename(), HOTPLUG_STATUS) {
+            Ok(Some(status)) => status.as_bytes() == b"connected",
+            Ok(None) => false,
+            Err(_) => true,
+        }
     }
 }
 

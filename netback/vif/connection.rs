@@ -51,16 +51,26 @@ pub(super) enum Reason {
     Key(KeyError),
     /// One of its rings cannot be used: the key that names it, and what is wrong.
     Ring(&'static str, Fault),
+    /// This key could not be read.
+    Read(&'static str, Error),
     /// Doing this failed.
     Step(&'static str, Error),
 }
 
 impl Failure {
+    /// A key of the frontend's, or of one of its queues, could not be read.
+    pub(super) fn reading(queue: Option<u16>, key: &'static str, error: Error) -> Self {
+        Self {
+            queue,
+            reason: Reason::Read(key, error),
+        }
+    }
+
     /// The errno for xenstore's error node.
     pub(super) fn error(&self) -> Error {
         match self.reason {
             Reason::Key(_) | Reason::Ring(..) => EINVAL,
-            Reason::Step(_, error) => error,
+            Reason::Read(_, error) | Reason::Step(_, error) => error,
         }
     }
 }
@@ -88,6 +98,7 @@ impl fmt::Display for Failure {
         match &self.reason {
             Reason::Key(error) => core::fmt::Display::fmt(error, f),
             Reason::Ring(key, fault) => write!(f, "{key}: {}", fault.as_str()),
+            Reason::Read(key, _) => write!(f, "reading {key}"),
             Reason::Step(doing, _) => f.write_str(doing),
         }
     }
