@@ -8,6 +8,7 @@ use crate::net::device::{
     Registration,
     IFNAMSIZ, //
 };
+use crate::net::link_watch::LinkWatch;
 use crate::netif::credit::Rate;
 use crate::netif::lifecycle::{
     self,
@@ -439,6 +440,9 @@ fn read_handle(device: &Device) -> Result<u32, (&'static str, Error)> {
         Err(e) => Err(("reading handle", e)),
     }
 }
+
+/// Who tells interfaces that they are up and have a link.
+pub(crate) type Links = LinkWatch<Interface>;
 
 /// The backend driver, registered.
 pub(crate) type BackendDriver = xenbus::Registration<Backend>;

@@ -198,6 +198,7 @@ impl Connection {
         this.interface.driver().connect(set);
         this.link.open();
         this.interface.device().enable_transmit();
+        this.interface.settle_link();
         Ok(this)
     }
 
@@ -228,12 +229,15 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.link.close();
+        // Before the carrier goes, and the bridge drops what it gets.
+        self.link.leave();
         self.control = None;
         self.interface.device().disable_transmit();
         self.files.clear();
-        // Waits for those who still transmit, count or open.
+        // Waits for those who still transmit, count or open, and for batches that
+        // have frames of the guest.
         drop(self.interface.driver().disconnect());
+        self.link.close();
         self.terms.close();
         while let Some(queue) = self.queues.pop() {
             let counted = queue.share();
