@@ -3,14 +3,19 @@
 //! The lab tests: named, each with the reports, warnings and leaks that it must not cause.
 
 mod basic;
+mod bringup;
 mod churn;
 mod features;
 mod floods;
 pub mod health;
+mod host_side;
+mod hotplug;
+mod injector;
 mod lifecycle;
 mod loading;
 mod network;
 mod offload;
+mod pause;
 mod policy;
 pub mod record;
 mod rings;
@@ -32,6 +37,10 @@ use record::Record;
 
 /// What dom0 is told so that memory errors show.
 pub const DEBUG_CMDLINE: &str = "kfence.sample_interval=10 slub_debug=FZP init_on_free=1";
+
+/// The same, and it is noted who allocates memory.
+pub const TRACING_CMDLINE: &str =
+    "kfence.sample_interval=10 slub_debug=FZP;FZPU,kmalloc-* init_on_free=1";
 
 /// One test.
 pub struct Test {
@@ -59,6 +68,7 @@ pub fn suites() -> Vec<Vec<Test>> {
         offload::tests(),
         policy::tests(),
         features::tests(),
+        host_side::tests(),
         rings::tests(),
         steering::tests(),
         floods::tests(),
@@ -86,6 +96,9 @@ pub fn lifecycle() -> Vec<Vec<Test>> {
     others.retain(|test| OTHERS.contains(&test.name));
     vec![
         lifecycle::long(),
+        bringup::long(),
+        hotplug::long(),
+        pause::long(),
         lifecycle::tests(),
         churn::tests(),
         others,
@@ -97,6 +110,8 @@ pub struct Context {
     driver: Driver,
     parameters: String,
     lab: Option<Lab>,
+    /// The lab knows who has allocated what.
+    traces_allocations: bool,
     guests: HashMap<&'static str, Arc<Guest>>,
     /// Tests take their time and count what is left after each scenario.
     thorough: bool,
@@ -114,6 +129,7 @@ impl Context {
             driver,
             parameters: parameters.to_owned(),
             lab: None,
+            traces_allocations: false,
             guests: HashMap::new(),
             thorough: false,
             records: Vec::new(),
@@ -164,6 +180,18 @@ impl Context {
         Ok(lab)
     }
 
+    /// A lab in which dom0's kernel notes who allocates memory, booted if need be.
+    pub fn tracing_lab(&mut self) -> Result<Lab> {
+        if let (Some(lab), true) = (&self.lab, self.traces_allocations) {
+            return Ok(lab.clone());
+        }
+        self.reset();
+        let lab = self.boot(&self.builder().dom0_cmdline(TRACING_CMDLINE))?;
+        self.lab = Some(lab.clone());
+        self.traces_allocations = true;
+        Ok(lab)
+    }
+
     /// A guest of this kind that tests share, started if need be.
     pub fn guest(&mut self, kind: Kind) -> Result<Arc<Guest>> {
         if let Some(guest) = self.guests.get(kind.name()) {
@@ -181,6 +209,18 @@ impl Context {
             return Ok(guest.clone());
         }
         let guest = Arc::new(self.lab()?.guest().pv().user_vifs(&[1, 5]).start()?);
+        self.guests.insert(NAME, guest.clone());
+        Ok(guest)
+    }
+
+    /// A PV guest whose vif `handle`, besides vif 0, is left to a frontend in user space.
+    pub fn user_guest(&mut self, handle: u32) -> Result<Arc<Guest>> {
+        const NAME: &str = "user";
+        if let Some(guest) = self.guests.get(NAME) {
+            return Ok(guest.clone());
+        }
+        let lab = self.lab()?;
+        let guest = Arc::new(lab.guest().pv().user_vifs(&[handle]).start()?);
         self.guests.insert(NAME, guest.clone());
         Ok(guest)
     }
@@ -207,6 +247,7 @@ impl Context {
             }
         }
         self.guests.clear();
+        self.traces_allocations = false;
         self.logs.clear();
     }
 
