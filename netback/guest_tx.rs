@@ -101,7 +101,7 @@ impl GuestTx {
     pub(crate) fn is_waiting(queue: &Queue, work: &mut Work) -> Result<bool, Fault> {
         // Nothing enters the host through an interface that is down, and a frame
         // that is held goes first.
-        if !queue.device.is_running() || work.held.is_some() {
+        if !queue.admits() || work.held.is_some() {
             return Ok(false);
         }
         work.rearm()
@@ -119,7 +119,7 @@ impl GuestTx {
         batch: &mut Batch<'_>,
     ) -> Result<bool, Fault> {
         work.held = None;
-        if !queue.device.is_running() {
+        if !queue.admits() {
             return Ok(false);
         }
         while let Some(len) = work.tx.peek_len()? {

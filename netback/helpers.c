@@ -302,6 +302,21 @@ bool netback_netdev_running(const struct net_device *dev)
 	return netif_running(dev);
 }
 
+bool netback_netdev_carrier(const struct net_device *dev)
+{
+	return netif_carrier_ok(dev);
+}
+
+const struct net_device_ops *netback_netdev_ops(const struct net_device *dev)
+{
+	return dev->netdev_ops;
+}
+
+struct net_device *netback_notifier_netdev(const void *info)
+{
+	return netdev_notifier_info_to_dev(info);
+}
+
 unsigned int netback_netdev_mtu(const struct net_device *dev)
 {
 	return READ_ONCE(dev->mtu);

@@ -29,7 +29,8 @@ use sys::{
 };
 use vif::backend::{
     BackendDriver,
-    Host, //
+    Host,
+    Links, //
 };
 
 /// The module's name, as in [`module!`].
@@ -48,6 +49,7 @@ module! {
 struct Netback {
     // Field order is drop order: first all devices go, then the workers.
     _driver: Pin<KBox<BackendDriver>>,
+    _links: Links,
     _arrivals: ArrivalWatch,
     _host: Arc<Host>,
 }
@@ -68,6 +70,7 @@ impl kernel::Module for Netback {
             GFP_KERNEL,
         )?;
         let arrivals = ArrivalWatch::new(c"net/netback:online")?;
+        let links = Links::new()?;
         let driver = BackendDriver::new(module, host.clone()).inspect_err(|e| {
             if *e == EBUSY || *e == EEXIST {
                 pr_err!(
@@ -84,6 +87,7 @@ impl kernel::Module for Netback {
         );
         Ok(Self {
             _driver: driver,
+            _links: links,
             _arrivals: arrivals,
             _host: host,
         })

@@ -16,15 +16,23 @@ set -u
 
 saved=/run/netback/reload
 
-# Whether the frontend is connected, and nobody has seen to the interface.
+# Whether the frontend is connected, and nobody has seen to the interface. Sets $script. A guest
+# waits meanwhile, and every program that is run takes its time.
 is_orphan() {
+	# It ends with the first key that is not there.
+	keys=$(xenstore-read "$1/frontend" "$1/script" "$1/hotplug-status" 2>/dev/null) && return 1
+	frontend=${keys%%"$newline"*}
+	script=${keys#"$frontend"}
+	script=${script#"$newline"}
 	# 4 is Connected; a frontend that is about to change its XDP headroom is in 7 or 8.
-	case "$(xenstore-read "$(xenstore-read "$1/frontend" 2>/dev/null)/state" 2>/dev/null)" in
+	case "$(xenstore-read "$frontend/state" 2>/dev/null)" in
 	4 | 7 | 8) ;;
 	*) return 1 ;;
 	esac
-	! xenstore-exists "$1/hotplug-status" 2>/dev/null
+	[ -n "$script" ] || ! xenstore-exists "$1/hotplug-status" 2>/dev/null
 }
+newline='
+'
 
 status=0
 [ $# -gt 0 ] || set -- "${XENBUS_PATH:?say which vif}"
@@ -37,7 +45,6 @@ for path; do
 	vif=vif${rest%/*}.${rest#*/}
 	export XENBUS_PATH vif
 	is_orphan "$XENBUS_PATH" || continue
-	script=$(xenstore-read "$XENBUS_PATH/script" 2>/dev/null)
 	if [ ! -x "$script" ]; then
 		echo "netback-hotplug: $vif has no hotplug script" >&2
 		status=1

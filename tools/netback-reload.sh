@@ -46,7 +46,12 @@ fi
 mkdir -p /run/netback
 # While this is there, netback-hotplug leaves the interfaces to us.
 mkdir "$notes" 2>/dev/null || fail "another reload is under way; if not, remove $notes"
-trap 'rm -rf "$notes"' EXIT
+# The kernel waits for grace periods again and again while a driver goes, ten milliseconds and more
+# for each; it can be told to hurry.
+rcu=/sys/kernel/rcu_expedited
+hurried=
+{ read -r hurried < "$rcu"; } 2>/dev/null
+trap 'rm -rf "$notes"; [ -z "$hurried" ] || echo "$hurried" > "$rcu"' EXIT
 
 # What can be switched of an interface, and how it is.
 offloads() {
@@ -93,14 +98,24 @@ for device in "$bus"/drivers/vif/vif-*; do
 done
 [ -n "$vifs$from" ] || fail "none of these is bound: $rebind"
 
-# From here on the guests wait.
-unbinding=
-for name in $vifs; do
+[ -z "$hurried" ] || echo 1 > "$rcu"
+
+# From here on the guests wait, so as little is started as can be.
+unbind() {
+	{ echo "$1" > "$bus/drivers/vif/unbind" || : > "$notes/failed"; } 2>/dev/null
+}
+case "${vifs# }" in
+*" "*)
 	# Each of them waits a while for those who still use the interface: all at once.
-	{ echo "$name" > "$bus/drivers/vif/unbind" || : > "$notes/failed"; } 2>/dev/null &
-	unbinding="$unbinding $!"
-done
-[ -z "$unbinding" ] || wait $unbinding
+	unbinding=
+	for name in $vifs; do
+		unbind "$name" &
+		unbinding="$unbinding $!"
+	done
+	wait $unbinding
+	;;
+?*) unbind "${vifs# }" ;;
+esac
 [ ! -e "$notes/failed" ] || fail "some vif cannot be unbound"
 if [ -z "$rebind" ]; then
 	rmmod "$from" || fail "cannot unload $from"
@@ -131,7 +146,9 @@ for name in $vifs; do
 		continue
 	fi
 	back="$back $name"
-	cat "$notes/$name.ip" >> "$notes/all"
+	while read -r line; do
+		echo "$line"
+	done < "$notes/$name.ip" >> "$notes/all"
 	[ ! -e "$notes/$name.bridged" ] || plugged="$plugged $XENBUS_PATH/hotplug-status connected"
 done
 if [ -n "$back" ]; then

@@ -90,8 +90,11 @@ pub(crate) struct Totals {
 /// What a driver does for its network device. All but `start_xmit`,
 /// `select_queue` and `totals` are called with rtnl held.
 pub(crate) trait Operations: Send + Sync + 'static {
-    /// The device goes up.
+    /// The device goes up. Those who hang on it, a bridge for one, do not know.
     fn open(&self, device: &NetDevice);
+
+    /// The device is up, it has a link, and those who hang on it know.
+    fn linked(&self, device: &NetDevice);
 
     /// The device goes down.
     fn stop(&self, device: &NetDevice);
@@ -138,7 +141,7 @@ impl NetDevice {
     /// # Safety
     ///
     /// `device` must be live for the lifetime `'a`.
-    unsafe fn from_raw<'a>(device: *mut bindings::net_device) -> &'a Self {
+    pub(super) unsafe fn from_raw<'a>(device: *mut bindings::net_device) -> &'a Self {
         // SAFETY: `NetDevice` is a transparent wrapper; the rest is the caller's.
         unsafe { &*device.cast() }
     }
@@ -154,6 +157,12 @@ impl NetDevice {
         // SAFETY: the buffer has room for a name; it is terminated.
         unsafe { bindings::netback_netdev_copy_name(self.as_raw(), name.0.as_mut_ptr().cast()) };
         name
+    }
+
+    /// Whether there is a link.
+    pub(super) fn has_carrier(&self) -> bool {
+        // SAFETY: reads a bit of a live device.
+        unsafe { bindings::netback_netdev_carrier(self.as_raw()) }
     }
 
     /// Whether the interface is up.
@@ -335,6 +344,17 @@ impl<T: Operations> Registration<T> {
         }
     }
 
+    /// Has those who hang on the device told of a change of its link at once, which
+    /// the kernel else does when it has time. Takes rtnl.
+    pub(crate) fn settle_link(&self) {
+        // SAFETY: the device is registered, rtnl is held for the call.
+        unsafe {
+            bindings::rtnl_lock();
+            bindings::ethtool_op_get_link(self.device.as_ptr());
+            bindings::rtnl_unlock();
+        }
+    }
+
     /// The driver's data.
     pub(crate) fn driver(&self) -> &T {
         // SAFETY: written in `new`, dropped with `self`.
@@ -351,9 +371,17 @@ impl<T: Operations> Registration<T> {
     /// `device` must be one that `new` made; it and its data must be alive for
     /// `'a`. Both hold in its operations: the data go after unregistering, which
     /// waits for them.
-    unsafe fn parts<'a>(device: *mut bindings::net_device) -> (&'a NetDevice, &'a T) {
+    pub(super) unsafe fn parts<'a>(device: *mut bindings::net_device) -> (&'a NetDevice, &'a T) {
         // SAFETY: by the requirement above.
         unsafe { (NetDevice::from_raw(device), &*Self::driver_data(device)) }
+    }
+
+    /// Whether `ops` are those of this type's devices.
+    pub(super) fn is_ours(ops: &bindings::net_device_ops) -> bool {
+        let open: unsafe extern "C" fn(*mut bindings::net_device) -> c_int = Self::open;
+
+        ops.ndo_open
+            .is_some_and(|theirs| core::ptr::fn_addr_eq(theirs, open))
     }
 
     extern "C" fn open(device: *mut bindings::net_device) -> c_int {

@@ -5,6 +5,7 @@
 
 pub(crate) mod device;
 pub(crate) mod features;
+pub(crate) mod link_watch;
 pub(crate) mod napi;
 pub(crate) mod page_pool;
 pub(crate) mod skb;

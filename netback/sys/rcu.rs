@@ -18,6 +18,12 @@ pub(crate) fn synchronize() {
     unsafe { bindings::synchronize_net() };
 }
 
+/// The same at the cost of all other processors, which are interrupted.
+fn synchronize_soon() {
+    // SAFETY: may sleep, as `synchronize` says.
+    unsafe { bindings::synchronize_rcu_expedited() };
+}
+
 /// Holds a boxed value, or nothing, for readers that must not take a lock.
 ///
 /// Readers are softirq or RCU read-side sections; the writer sleeps until all
@@ -53,13 +59,24 @@ impl<T> RcuSlot<T> {
     /// Puts `new` in place and gives back the old value, when no reader holds
     /// it any more. Sleeps.
     pub(crate) fn replace(&self, new: Option<KBox<T>>) -> Option<KBox<T>> {
+        self.exchange(new, synchronize)
+    }
+
+    /// Takes the value, when no reader holds it any more. Sleeps, but not for long:
+    /// other processors are interrupted, so nothing that a guest can have done
+    /// again and again for little may end here.
+    pub(crate) fn take_soon(&self) -> Option<KBox<T>> {
+        self.exchange(None, synchronize_soon)
+    }
+
+    fn exchange(&self, new: Option<KBox<T>>, wait: fn()) -> Option<KBox<T>> {
         let new = new.map_or(ptr::null_mut(), KBox::into_raw);
         let old = self.value.xchg(new, Full);
 
         if old.is_null() {
             return None;
         }
-        synchronize();
+        wait();
         // SAFETY: `old` came from `KBox::into_raw`, the exchange made it ours,
         // and no reader that saw it is left.
         Some(unsafe { KBox::from_raw(old) })

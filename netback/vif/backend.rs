@@ -8,6 +8,7 @@ use crate::net::device::{
     Registration,
     IFNAMSIZ, //
 };
+use crate::net::link_watch::LinkWatch;
 use crate::netif::credit::Rate;
 use crate::netif::lifecycle::{
     self,
@@ -233,12 +234,14 @@ impl Vif {
         Ok(())
     }
 
-    /// Whether the hotplug script is done.
+    /// Whether the hotplug script is done. If that cannot be read it counts as
+    /// done: nobody would ask again, and the guest would wait for ever.
     fn is_plugged(&self) -> bool {
-        matches!(
-            store::NIL.read(self.device.nodename(), HOTPLUG_STATUS),
-            Ok(Some(status)) if status.as_bytes() == b"connected"
-        )
+        match store::NIL.read(self.device.nodename(), HOTPLUG_STATUS) {
+            Ok(Some(status)) => status.as_bytes() == b"connected",
+            Ok(None) => false,
+            Err(_) => true,
+        }
     }
 }
 
@@ -300,26 +303,27 @@ impl Watcher for RateWatcher {
     }
 }
 
-impl Driver for Backend {
-    const TYPE: &'static CStr = c"vif";
-
-    type Shared = Arc<Host>;
-
-    fn probe(host: &Arc<Host>, device: &Device, frontend: Frontend<'_>) -> Result<KBox<Self>> {
-        let fatal = |doing: &str, error: Error| {
-            device.fatal(error, fmt!("{}", doing));
-            error
-        };
+impl Backend {
+    /// Makes all that a vif has before its frontend is looked at; or says what
+    /// failed, and why.
+    fn set_up(
+        host: &Arc<Host>,
+        device: &Device,
+        frontend: Frontend<'_>,
+    ) -> Result<KBox<Self>, (&'static str, Error)> {
+        let step = |doing| move |error: Error| (doing, error);
+        let allocating = step("allocating memory");
         let offer = negotiation::offer();
 
-        negotiation::advertise(device, &offer).map_err(|e| fatal("writing features", e))?;
+        negotiation::advertise(device, &offer).map_err(step("writing features"))?;
         let script = store::NIL
             .read(device.nodename(), c"script")
-            .map_err(|e| fatal("reading script", e))?;
-        let handle = read_handle(device).map_err(|(why, e)| fatal(why, e))?;
-        let name = CString::try_from_fmt(fmt!("vif{}.{}", frontend.domid, handle))?;
+            .map_err(step("reading script"))?;
+        let handle = read_handle(device)?;
+        let name =
+            CString::try_from_fmt(fmt!("vif{}.{}", frontend.domid, handle)).map_err(allocating)?;
         if name.to_bytes().len() >= IFNAMSIZ {
-            return Err(fatal("handle is too large for an interface name", EINVAL));
+            return Err(("handle is too large for an interface name", EINVAL));
         }
         let interface = Registration::new(
             Config {
@@ -332,7 +336,7 @@ impl Driver for Backend {
             },
             Interface::new(),
         )
-        .map_err(|e| fatal("creating the network interface", e))?;
+        .map_err(step("creating the network interface"))?;
 
         let vif = Arc::pin_init(
             try_pin_init!(Vif {
@@ -351,21 +355,24 @@ impl Driver for Backend {
                 }),
             }? Error),
             GFP_KERNEL,
-        )?;
-        let path = |key| CString::try_from_fmt(fmt!("{}/{}", device.nodename(), key));
-        let rate = Watch::new(path(RATE)?, RateWatcher(vif.clone()))
-            .map_err(|e| fatal("watching rate", e))?;
+        )
+        .map_err(allocating)?;
+        let path =
+            |key| CString::try_from_fmt(fmt!("{}/{}", device.nodename(), key)).map_err(allocating);
+        let rate =
+            Watch::new(path(RATE)?, RateWatcher(vif.clone())).map_err(step("watching rate"))?;
         let key = CString::try_from_fmt(fmt!(
             "{}/{}",
             frontend.directory,
             negotiate::MULTICAST_CONTROL
-        ))?;
+        ))
+        .map_err(allocating)?;
         let multicast = Watch::new(key, MulticastWatcher(vif.clone()))
-            .map_err(|e| fatal("watching request-multicast-control", e))?;
+            .map_err(step("watching request-multicast-control"))?;
         let hotplug = Watch::new(path(HOTPLUG_STATUS)?, HotplugWatcher(vif.clone()))
-            .map_err(|e| fatal("watching hotplug-status", e))?;
+            .map_err(step("watching hotplug-status"))?;
 
-        Ok(KBox::new(
+        KBox::new(
             Self {
                 _hotplug: hotplug,
                 _rate: rate,
@@ -374,7 +381,21 @@ impl Driver for Backend {
                 vif,
             },
             GFP_KERNEL,
-        )?)
+        )
+        .map_err(|error| allocating(error.into()))
+    }
+}
+
+impl Driver for Backend {
+    const TYPE: &'static CStr = c"vif";
+
+    type Shared = Arc<Host>;
+
+    fn probe(host: &Arc<Host>, device: &Device, frontend: Frontend<'_>) -> Result<KBox<Self>> {
+        Self::set_up(host, device, frontend).map_err(|(doing, error)| {
+            device.fatal(error, fmt!("{}", doing));
+            error
+        })
     }
 
     fn bound(&self) -> Result {
@@ -437,6 +458,9 @@ fn read_handle(device: &Device) -> Result<u32, (&'static str, Error)> {
         Err(e) => Err(("reading handle", e)),
     }
 }
+
+/// Who tells interfaces that they are up and have a link.
+pub(crate) type Links = LinkWatch<Interface>;
 
 /// The backend driver, registered.
 pub(crate) type BackendDriver = xenbus::Registration<Backend>;

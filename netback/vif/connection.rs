@@ -51,16 +51,26 @@ pub(super) enum Reason {
     Key(KeyError),
     /// One of its rings cannot be used: the key that names it, and what is wrong.
     Ring(&'static str, Fault),
+    /// This key could not be read.
+    Read(&'static str, Error),
     /// Doing this failed.
     Step(&'static str, Error),
 }
 
 impl Failure {
+    /// A key of the frontend's, or of one of its queues, could not be read.
+    pub(super) fn reading(queue: Option<u16>, key: &'static str, error: Error) -> Self {
+        Self {
+            queue,
+            reason: Reason::Read(key, error),
+        }
+    }
+
     /// The errno for xenstore's error node.
     pub(super) fn error(&self) -> Error {
         match self.reason {
             Reason::Key(_) | Reason::Ring(..) => EINVAL,
-            Reason::Step(_, error) => error,
+            Reason::Read(_, error) | Reason::Step(_, error) => error,
         }
     }
 }
@@ -88,6 +98,7 @@ impl fmt::Display for Failure {
         match &self.reason {
             Reason::Key(error) => core::fmt::Display::fmt(error, f),
             Reason::Ring(key, fault) => write!(f, "{key}: {}", fault.as_str()),
+            Reason::Read(key, _) => write!(f, "reading {key}"),
             Reason::Step(doing, _) => f.write_str(doing),
         }
     }
@@ -187,6 +198,7 @@ impl Connection {
         this.interface.driver().connect(set);
         this.link.open();
         this.interface.device().enable_transmit();
+        this.interface.settle_link();
         Ok(this)
     }
 
@@ -217,12 +229,15 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.link.close();
+        // Before the carrier goes, and the bridge drops what it gets.
+        self.link.leave();
         self.control = None;
         self.interface.device().disable_transmit();
         self.files.clear();
-        // Waits for those who still transmit, count or open.
+        // Waits for those who still transmit, count or open, and for batches that
+        // have frames of the guest.
         drop(self.interface.driver().disconnect());
+        self.link.close();
         self.terms.close();
         while let Some(queue) = self.queues.pop() {
             let counted = queue.share();

@@ -49,7 +49,7 @@ impl QueueSet {
 }
 
 /// What the network device's operations work with.
-pub(super) struct Interface {
+pub(crate) struct Interface {
     /// The queues, while a frontend is connected.
     queues: RcuSlot<QueueSet>,
     /// Features that the frontend takes, as bits of [`Features`].
@@ -113,25 +113,27 @@ impl Interface {
     }
 
     /// Closes the interface. Nobody uses the queues through it any more when
-    /// this returns.
+    /// this returns. A guest may be waiting for whoever serves it next.
     pub(super) fn disconnect(&self) -> Option<KBox<QueueSet>> {
-        self.queues.replace(None)
+        self.queues.take_soon()
     }
 
     /// Has the workers look at all queues.
     pub(super) fn kick(&self) {
-        let guard = rcu::read_lock();
-
-        if let Some(set) = self.queues.read(&guard) {
-            for queue in &set.0 {
-                queue::kick(queue);
-            }
-        }
+        self.for_all_queues(queue::kick);
     }
 
     /// Keeps what a queue has counted. The queue is at rest.
     pub(super) fn retire(&self, queue: &Queue) {
         self.retired.absorb(&queue.stats);
+    }
+
+    fn for_all_queues(&self, f: impl Fn(&Arc<Entry<Queue>>)) {
+        let guard = rcu::read_lock();
+
+        if let Some(set) = self.queues.read(&guard) {
+            set.0.iter().for_each(f);
+        }
     }
 
     fn for_all_stats(&self, mut f: impl FnMut(&QueueStats)) {
@@ -148,12 +150,19 @@ impl Interface {
 
 impl Operations for Interface {
     fn open(&self, _device: &NetDevice) {
+        // Those who hang on the interface have not been told yet.
+    }
+
+    fn linked(&self, _device: &NetDevice) {
         // Guests may have been waiting for this.
-        self.kick();
+        self.for_all_queues(|queue| {
+            queue.link.admit();
+            queue::kick(queue);
+        });
     }
 
     fn stop(&self, _device: &NetDevice) {
-        // Workers ask whether the device is running.
+        self.for_all_queues(|queue| queue.link.refuse());
     }
 
     fn select_queue(&self, _device: &NetDevice, skb: &SkBuff) -> Option<u16> {

@@ -2,7 +2,8 @@
 
 //! The link of a vif, which all queues of a connection share: its carrier is on
 //! while transmission is open, no queue is stalled and the guest has committed
-//! no fault.
+//! no fault. And frames of the guest enter the host while somebody there takes
+//! them.
 
 use crate::net::device::NetDevice;
 use crate::sys::cpu::BottomHalvesOff;
@@ -19,6 +20,8 @@ use kernel::sync::SpinLock;
 /// What the carrier depends on, besides faults.
 struct Condition {
     open: bool,
+    /// The connection is on its way out.
+    leaving: bool,
     /// Queues that make no room for frames.
     stalled: u32,
 }
@@ -30,6 +33,9 @@ pub(crate) struct Link {
     /// The guest has committed a fault: nothing of it is touched any more. Set
     /// once.
     disabled: Atomic<bool>,
+    /// Frames of the guest may enter: the interface is up, and whoever hangs on
+    /// it knows that there is a link.
+    admitting: Atomic<bool>,
     /// The lock also keeps the carrier in step: queues of several workers, and
     /// the connection, change it.
     #[pin]
@@ -42,8 +48,10 @@ impl Link {
         pin_init!(Self {
             device,
             disabled: Atomic::new(false),
+            admitting: Atomic::new(false),
             condition <- new_spinlock!(Condition {
                 open: false,
+                leaving: false,
                 stalled: 0,
             }),
         })
@@ -53,6 +61,36 @@ impl Link {
     #[inline]
     pub(crate) fn is_enabled(&self) -> bool {
         !self.disabled.load(Relaxed)
+    }
+
+    /// Whether frames of the guest may enter the host. Before that, and after, a
+    /// bridge would drop what the guest is told was sent.
+    #[inline]
+    pub(crate) fn is_admitting(&self) -> bool {
+        self.admitting.load(Relaxed)
+    }
+
+    /// Lets frames of the guest in, unless the connection is about to go. The
+    /// queues have to be looked at after this. Process context.
+    pub(super) fn admit(&self) {
+        let _held_off = BottomHalvesOff::new();
+        let condition = self.condition.lock();
+
+        self.admitting.store(!condition.leaving, Relaxed);
+    }
+
+    /// Lets no more frames of the guest in. The batches under way are the last
+    /// that may have some.
+    pub(super) fn refuse(&self) {
+        self.admitting.store(false, Relaxed);
+    }
+
+    /// The same, for good. Process context.
+    pub(super) fn leave(&self) {
+        let _held_off = BottomHalvesOff::new();
+
+        self.condition.lock().leaving = true;
+        self.refuse();
     }
 
     /// Opens the link. Process context.

@@ -95,9 +95,10 @@ fn read_key(
     queue: Option<u16>,
     key: &'static str,
 ) -> Result<Option<u32>, Failure> {
-    let name = CString::try_from_fmt(fmt!("{}", key)).map_err(reading)?;
+    let failed = |error| Failure::reading(queue, key, error);
+    let name = CString::try_from_fmt(fmt!("{}", key)).map_err(failed)?;
 
-    match store::NIL.read(directory, &name).map_err(reading)? {
+    match store::NIL.read(directory, &name).map_err(failed)? {
         Some(value) => negotiate::read_value(key, value.as_bytes())
             .map_err(|error| error.in_queue(queue).into()),
         None => Ok(None),

@@ -240,7 +240,7 @@ pub(crate) struct Queue {
     /// The rate of the vif.
     pub(crate) police: Arc<Police>,
     /// The link of the vif.
-    link: Arc<Link>,
+    pub(super) link: Arc<Link>,
     // Field order is drop order: the module stays until the interface is not
     // referred to any more, and its groups until then.
     /// The group whose worker serves it.
@@ -367,6 +367,12 @@ impl Queue {
     #[inline]
     pub(crate) fn is_enabled(&self) -> bool {
         self.link.is_enabled()
+    }
+
+    /// Whether frames of the guest may enter the host.
+    #[inline]
+    pub(crate) fn admits(&self) -> bool {
+        self.device.is_running() && self.link.is_admitting()
     }
 
     /// Whether the queue is on its way out.

@@ -41,8 +41,10 @@ fn run() -> Result<()> {
         Some("compute") => compute(),
         Some("bench") => bench::run(std::env::args().skip(2)),
         Some("xdp") => {
-            let interface = std::env::args().nth(2).context("name the interface")?;
-            xdp::run(&interface)
+            let mut arguments: Vec<String> = std::env::args().skip(2).collect();
+            let generic = arguments.first().is_some_and(|first| first == "--generic");
+            let interface = arguments.pop().context("name the interface")?;
+            xdp::run(&interface, generic)
         }
         Some("queues") => {
             let interface = std::env::args().nth(2).context("name the interface")?;

@@ -15,6 +15,8 @@ const BPF_LINK_CREATE: libc::c_int = 28;
 
 const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_XDP: u32 = 37;
+/// By the network stack, whatever the driver can do.
+const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 /// By the driver, or not at all.
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 
@@ -80,8 +82,9 @@ fn bpf<T>(command: libc::c_int, attributes: &T) -> Result<OwnedFd, Error> {
     }
 }
 
-/// Attaches the program to `interface`, says so, and waits to be killed.
-pub fn run(interface: &str) -> Result<()> {
+/// Attaches the program to `interface`, to the driver or `generic` to the stack; says so, and waits
+/// to be killed.
+pub fn run(interface: &str, generic: bool) -> Result<()> {
     let license = CString::new("GPL")?;
     let program = bpf(
         BPF_PROG_LOAD,
@@ -102,7 +105,11 @@ pub fn run(interface: &str) -> Result<()> {
             program: program.as_raw_fd() as u32,
             interface: index.trim().parse()?,
             kind: BPF_XDP,
-            flags: XDP_FLAGS_DRV_MODE,
+            flags: if generic {
+                XDP_FLAGS_SKB_MODE
+            } else {
+                XDP_FLAGS_DRV_MODE
+            },
         },
     )
     .with_context(|| format!("cannot attach the program to {interface}"))?;

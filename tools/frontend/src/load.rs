@@ -57,6 +57,8 @@ struct Flood<'a> {
     /// The words of the frame's slots.
     words: Vec<[u32; 3]>,
     size: u64,
+    /// Slots that hold these words, from where the flood began; a ring's worth is all of them.
+    written: u32,
     count: Count,
     /// What nothing is heard of for so long is lost.
     limit: Duration,
@@ -83,6 +85,7 @@ impl<'a> Flood<'a> {
             parts,
             words,
             size: frame.len() as u64,
+            written: 0,
             count: Count::default(),
             limit,
         })
@@ -96,7 +99,8 @@ impl<'a> Flood<'a> {
         if let [single] = self.words[..] {
             // All slots hold the same. The response took the place of the first word only.
             for _ in 0..frames {
-                if tx.prod() < RING_SIZE {
+                if self.written < RING_SIZE {
+                    self.written += 1;
                     tx.push(single);
                 } else {
                     tx.push([single[0]]);

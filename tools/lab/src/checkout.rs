@@ -129,8 +129,21 @@ impl Checkout {
         Ok(self.dir.join("netback.ko"))
     }
 
+    /// Builds the module that makes calls of netback fail, and returns its path.
+    pub fn fault_module(&self, sdk: &Sdk) -> Result<PathBuf> {
+        const DIR: &str = "tools/faultinject";
+        let log = self.build_dir()?.join("faultinject.log");
+        self.make_in(sdk, DIR, &["modules"], &log)?;
+        Ok(self.dir.join(DIR).join("netback_fault.ko"))
+    }
+
     /// Runs make for the module in the build root with more arguments, such as `CLIPPY=1`.
     pub fn make(&self, sdk: &Sdk, arguments: &[&str], log: &Path) -> Result<()> {
+        self.make_in(sdk, "", arguments, log)
+    }
+
+    /// The same for the module in a directory of the checkout.
+    fn make_in(&self, sdk: &Sdk, module: &str, arguments: &[&str], log: &Path) -> Result<()> {
         let _lock = lock_file(
             &self.build_dir()?.join("module.lock"),
             "another lab is building the module; waiting for it",
@@ -141,7 +154,7 @@ impl Checkout {
         command
             .args(["-C", TREE_IN_ROOT, "LOCALVERSION="])
             .arg(format!("CC={KERNEL_CC}"))
-            .arg(format!("M={SOURCE_IN_ROOT}"))
+            .arg(format!("M={SOURCE_IN_ROOT}/{module}"))
             .arg(format!("-j{jobs}"))
             .args(arguments);
         if run_logged(&mut command, log, "make").is_err() {

@@ -158,6 +158,8 @@ impl Config {
         }
         match &self.boot {
             Boot::Xen { xen, dom0 } => {
+                // A comma that is doubled does not end a module's command line.
+                let dom0 = dom0.replace(',', ",,");
                 let modules = format!("/lab/run/kernel {dom0},/lab/run/initramfs");
                 add(&[
                     "-kernel",

@@ -13,7 +13,7 @@ use super::traffic::{both_ways, datagrams, ping, Background, DOM0, MIB};
 use super::{test, Context, Test};
 use crate::guest::{Guest, Kind};
 use crate::lab::Lab;
-use crate::machine::Process;
+use crate::machine::{Machine, Process};
 use crate::ui;
 
 pub fn tests() -> Vec<Test> {
@@ -266,9 +266,9 @@ fn multi_queue_refused(context: &mut Context) -> Result<()> {
     guest.destroy()
 }
 
-/// Runs the agent's XDP program on a guest's first interface.
-fn start_xdp(guest: &Guest, limit: Duration) -> Result<Process> {
-    let program = guest.spawn_within("netback-agent xdp eth0", limit)?;
+/// Runs the agent's XDP program with these arguments: an interface last.
+pub(super) fn start_xdp(machine: &Machine, arguments: &str, limit: Duration) -> Result<Process> {
+    let program = machine.spawn_within(&format!("exec netback-agent xdp {arguments}"), limit)?;
     let mut said = Vec::new();
     while !said.ends_with(b"attached\n") {
         match program.next(limit)? {
@@ -312,7 +312,7 @@ fn xdp(context: &mut Context) -> Result<()> {
         dom0.run(&format!("ethtool -K {} sg off", guest.vif_name(0)?))?;
         ping(&dom0, &guest.address6(), 3, 56, limit)?;
         let through = Background::begin(&dom0, &guest, &guest.address(), 8 * MIB, seed, limit)?;
-        let program = start_xdp(&guest, limit)?;
+        let program = start_xdp(&guest, "eth0", limit)?;
         negotiated(256)?;
         through
             .whole()

@@ -122,7 +122,7 @@ pub(super) fn scenario(
 }
 
 /// The kinds of guests to look at: in a thorough run both.
-fn kinds(context: &Context, else_only: Kind) -> Vec<Kind> {
+pub(super) fn kinds(context: &Context, else_only: Kind) -> Vec<Kind> {
     if context.thorough {
         vec![Kind::Pv, Kind::Pvh]
     } else {
@@ -244,7 +244,12 @@ fn settings(lab: &Lab, vif: &str) -> Result<String> {
 }
 
 /// Unbinds and binds the vif, with a transfer each way and a pulse; says how long the pause was.
-fn rebind_once(context: &mut Context, lab: &Lab, guest: &Guest, command: &str) -> Result<f64> {
+pub(super) fn rebind_once(
+    context: &mut Context,
+    lab: &Lab,
+    guest: &Guest,
+    command: &str,
+) -> Result<f64> {
     let dom0 = lab.dom0();
     let vif = guest.vif_name(0)?;
     let before = settings(lab, &vif)?;
@@ -272,7 +277,7 @@ fn rebind_once(context: &mut Context, lab: &Lab, guest: &Guest, command: &str) -
 }
 
 /// By hand, where udev sees to the interface, and by the helper.
-fn rebind_ways(guest: &Guest) -> Result<[(&'static str, String); 2]> {
+pub(super) fn rebind_ways(guest: &Guest) -> Result<[(&'static str, String); 2]> {
     let name = format!("vif-{}-0", guest.domid()?);
     Ok([
         (

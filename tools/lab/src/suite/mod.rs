@@ -3,15 +3,20 @@
 //! The lab tests: named, each with the reports, warnings and leaks that it must not cause.
 
 mod basic;
+mod bringup;
 mod churn;
 mod features;
 mod floods;
 pub mod health;
+mod host_side;
+mod hotplug;
+mod injector;
 mod lifecycle;
 mod loading;
 mod network;
 mod offload;
 mod own_frontend;
+mod pause;
 mod policy;
 pub mod record;
 mod rings;
@@ -33,6 +38,10 @@ use record::Record;
 
 /// What dom0 is told so that memory errors show.
 pub const DEBUG_CMDLINE: &str = "kfence.sample_interval=10 slub_debug=FZP init_on_free=1";
+
+/// The same, and it is noted who allocates memory.
+pub const TRACING_CMDLINE: &str =
+    "kfence.sample_interval=10 slub_debug=FZP;FZPU,kmalloc-* init_on_free=1";
 
 /// One test.
 pub struct Test {
@@ -61,6 +70,7 @@ pub fn suites() -> Vec<Vec<Test>> {
         policy::tests(),
         features::tests(),
         own_frontend::tests(),
+        host_side::tests(),
         rings::tests(),
         steering::tests(),
         floods::tests(),
@@ -88,6 +98,9 @@ pub fn lifecycle() -> Vec<Vec<Test>> {
     others.retain(|test| OTHERS.contains(&test.name));
     vec![
         lifecycle::long(),
+        bringup::long(),
+        hotplug::long(),
+        pause::long(),
         lifecycle::tests(),
         churn::tests(),
         others,
@@ -99,6 +112,8 @@ pub struct Context {
     driver: Driver,
     parameters: String,
     lab: Option<Lab>,
+    /// The lab knows who has allocated what.
+    traces_allocations: bool,
     guests: HashMap<&'static str, Arc<Guest>>,
     /// Tests take their time and count what is left after each scenario.
     thorough: bool,
@@ -116,6 +131,7 @@ impl Context {
             driver,
             parameters: parameters.to_owned(),
             lab: None,
+            traces_allocations: false,
             guests: HashMap::new(),
             thorough: false,
             records: Vec::new(),
@@ -166,6 +182,18 @@ impl Context {
         Ok(lab)
     }
 
+    /// A lab in which dom0's kernel notes who allocates memory, booted if need be.
+    pub fn tracing_lab(&mut self) -> Result<Lab> {
+        if let (Some(lab), true) = (&self.lab, self.traces_allocations) {
+            return Ok(lab.clone());
+        }
+        self.reset();
+        let lab = self.boot(&self.builder().dom0_cmdline(TRACING_CMDLINE))?;
+        self.lab = Some(lab.clone());
+        self.traces_allocations = true;
+        Ok(lab)
+    }
+
     /// A guest of this kind that tests share, started if need be.
     pub fn guest(&mut self, kind: Kind) -> Result<Arc<Guest>> {
         if let Some(guest) = self.guests.get(kind.name()) {
@@ -183,6 +211,18 @@ impl Context {
             return Ok(guest.clone());
         }
         let guest = Arc::new(self.lab()?.guest().pv().user_vifs(&[1, 5]).start()?);
+        self.guests.insert(NAME, guest.clone());
+        Ok(guest)
+    }
+
+    /// A PV guest whose vif `handle`, besides vif 0, is left to a frontend in user space.
+    pub fn user_guest(&mut self, handle: u32) -> Result<Arc<Guest>> {
+        const NAME: &str = "user";
+        if let Some(guest) = self.guests.get(NAME) {
+            return Ok(guest.clone());
+        }
+        let lab = self.lab()?;
+        let guest = Arc::new(lab.guest().pv().user_vifs(&[handle]).start()?);
         self.guests.insert(NAME, guest.clone());
         Ok(guest)
     }
@@ -209,6 +249,7 @@ impl Context {
             }
         }
         self.guests.clear();
+        self.traces_allocations = false;
         self.logs.clear();
     }
 

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How long a guest waits while its backend is replaced, in time that counts instructions; and
+//! whether a frame gets lost that the guest was told had been sent.
+
+use anyhow::{ensure, Context as _, Result};
+use netback_frontend::load::Count;
+
+use super::churn::load_command;
+use super::lifecycle::{
+    await_in_dom0, kinds, rebind_once, rebind_ways, scenario, start_udev, Found,
+};
+use super::rings::VIF;
+use super::{test, Context, Test};
+use crate::frontend::PROGRAM;
+use crate::guest::Guest;
+use crate::lab::{Driver, Lab};
+use crate::ui;
+
+/// Those that take long.
+pub fn long() -> Vec<Test> {
+    vec![
+        test(
+            "rebind-loses-nothing",
+            "frames that were answered OKAY arrive, also while the vif is unbound and bound again",
+            loses_nothing,
+        ),
+        test(
+            "pause-in-icount",
+            "rebind, reload, to xen-netback and back, each in time that counts instructions",
+            pause,
+        ),
+    ]
+}
+
+/// What a pause should be shorter than, in milliseconds. Rebinding by the helper is.
+const GOAL_MS: f64 = 100.0;
+
+/// What every pause is shorter than: where it is not, something has got worse.
+const MOST_MS: f64 = 250.0;
+
+/// The way that keeps to the goal, as [`rebind_ways`] calls it.
+const HELPER: &str = "rebind by helper";
+
+/// How often each way is gone.
+const ROUNDS: usize = 3;
+
+fn pause(context: &mut Context) -> Result<()> {
+    ensure!(
+        context.driver() == Driver::Netback,
+        "this is about moving to xen-netback and back"
+    );
+    context.reset();
+    // No memory is poisoned here: that would be counted.
+    let builder = Lab::builder()
+        .driver(context.driver())
+        .icount(true)
+        .name("pause");
+    let lab = context.boot(&builder)?;
+    start_udev(&lab)?;
+    let mut too_long = Vec::new();
+    for kind in kinds(context, crate::guest::Kind::Pv) {
+        let guest = lab.guest().kind(kind).native_tsc().start()?;
+        let (ours, theirs) = (
+            load_command(Driver::Netback),
+            load_command(Driver::XenNetback),
+        );
+        let reload = format!("netback-reload --load '{ours}'");
+        let mut ways: Vec<_> = rebind_ways(&guest)?.into();
+        ways.push(("reload", reload));
+        ways.push((
+            "swap to xen-netback",
+            format!("netback-reload --from netback --load '{theirs}'"),
+        ));
+        ways.push((
+            "swap to netback",
+            format!("netback-reload --from xen_netback --load '{ours}'"),
+        ));
+        for (way, command) in ways {
+            let rounds = if way.starts_with("swap") { 1 } else { ROUNDS };
+            let lab = lab.clone();
+            scenario(context, &lab, way, kind.name(), |context| {
+                let mut longest = 0f64;
+                for round in 0..rounds {
+                    let pause = rebind_once(context, &lab, &guest, &command)?;
+                    ui::note(format!("{way}, round {round}: {pause:.1} ms"));
+                    longest = longest.max(pause);
+                }
+                if longest > GOAL_MS {
+                    ui::note(format!("{way}: more than the goal of {GOAL_MS} ms"));
+                }
+                let most = if way == HELPER { GOAL_MS } else { MOST_MS };
+                if longest > most {
+                    too_long.push(format!("{way}: {longest:.1} ms, of {most} at most"));
+                }
+                Ok(Found {
+                    pause_ms: Some(longest),
+                    events: Some(rounds as u64),
+                    icount: Some(true),
+                    ..Found::default()
+                })
+            })?;
+        }
+        guest.destroy()?;
+    }
+    ensure!(
+        too_long.is_empty(),
+        "the guest waits too long: {}",
+        too_long.join(", ")
+    );
+    Ok(())
+}
+
+/// Datagrams that came to a port of dom0 that nobody listens to.
+fn datagrams_to_nobody(lab: &Lab) -> Result<u64> {
+    let text = lab
+        .dom0()
+        .run("awk '/^Udp:/ { if (n++) print $3 }' /proc/net/snmp")?
+        .stdout;
+    text.trim()
+        .parse()
+        .with_context(|| format!("the kernel counts {text:?} datagrams"))
+}
+
+/// Notes where the kernel drops frames, but for those that nobody listens to.
+const NOTE_DROPS: &str = r#"
+cd /sys/kernel/tracing || exit 1
+# SKB_DROP_REASON_NO_SOCKET
+echo 'reason != 3' > events/skb/kfree_skb/filter
+echo > trace
+echo 1 > events/skb/kfree_skb/enable
+"#;
+
+/// Where it has, and how often.
+const DROPS: &str = r#"
+cd /sys/kernel/tracing || exit 1
+echo 0 > events/skb/kfree_skb/enable
+sed -n 's/.*location=//p' trace | sort | uniq -c | sort -rn | head -n 20
+"#;
+
+/// Sends datagrams as fast as they are answered, replaces the backend by `command` in the middle,
+/// and compares what was answered with what has arrived.
+fn flood_through(lab: &Lab, guest: &Guest, command: &str) -> Result<u64> {
+    const FRAMES: u64 = 200_000;
+    let vif = guest.vif_name(VIF)?;
+    lab.dom0().run(NOTE_DROPS)?;
+    let before = datagrams_to_nobody(lab)?;
+    let own = guest.address_of(VIF);
+    let flood = guest.spawn_within(
+        &format!(
+            "{PROGRAM} flood --handle {VIF} --frames {FRAMES} --size 200 --own {own} \
+             --to 10.0.{VIF}.1"
+        ),
+        lab.limit(240),
+    )?;
+    let carried = format!("[ \"$(cat /sys/class/net/{vif}/statistics/rx_packets)\" -gt 5000 ]");
+    await_in_dom0(lab, &carried, "the flood should begin")?;
+    lab.dom0().run_within(command, lab.limit(120))?;
+    let output = flood.wait(lab.limit(240))?;
+    ensure!(
+        output.status.success(),
+        "the flood ended with {}: {}{}",
+        output.status,
+        output.stdout,
+        output.stderr
+    );
+    let last = output.text().lines().last().unwrap_or_default();
+    let count: Count =
+        serde_json::from_str(last).with_context(|| format!("the flood printed {last:?}"))?;
+    ensure!(
+        count.frames == FRAMES && count.errors == 0,
+        "the guest was answered {count:?}"
+    );
+    let arrived = datagrams_to_nobody(lab)? - before;
+    let drops = lab.dom0().run(DROPS)?.stdout;
+    ensure!(
+        arrived == FRAMES,
+        "of {FRAMES} frames that were answered OKAY {arrived} have arrived; dropped were\n{drops}"
+    );
+    Ok(FRAMES)
+}
+
+fn loses_nothing(context: &mut Context) -> Result<()> {
+    let guest = context.ring_guest()?;
+    let lab = context.lab()?;
+    start_udev(&lab)?;
+    let name = format!("vif-{}-{VIF}", guest.domid()?);
+    let ways = [
+        (
+            "frames kept in a rebind by hand",
+            format!(
+                "cd /sys/bus/xen-backend/drivers/vif && echo {name} > unbind && echo {name} > bind"
+            ),
+        ),
+        (
+            "frames kept in a rebind by helper",
+            format!("netback-reload --rebind {name}"),
+        ),
+    ];
+    for (way, command) in ways {
+        scenario(context, &lab, way, guest.kind().name(), |_| {
+            Ok(Found {
+                events: Some(flood_through(&lab, &guest, &command)?),
+                ..Found::default()
+            })
+        })?;
+    }
+    Ok(())
+}
