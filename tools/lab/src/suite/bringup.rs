@@ -320,6 +320,15 @@ impl Bench {
         self.plug()
     }
 
+    /// Whether drivers are bound to the vifs by themselves, when they are loaded.
+    fn probe_by_itself(&self, on: bool) -> Result<()> {
+        let on = u8::from(on);
+        self.dom0(&format!(
+            "echo {on} > /sys/bus/xen-backend/drivers_autoprobe"
+        ))?;
+        Ok(())
+    }
+
     /// Unbinds all vifs and unloads the module.
     fn unload(&self) -> Result<()> {
         self.dom0(
@@ -332,6 +341,7 @@ impl Bench {
 
     /// Loads it, and has the vifs what they were.
     fn reload(&self) -> Result<()> {
+        self.probe_by_itself(true)?;
         self.dom0(&format!("insmod {DOM0_DIR}/netback.ko"))?;
         self.dom0(&format!("netback-hotplug vif/{}/0", self.guest.domid()?))?;
         self.plug()
@@ -342,7 +352,9 @@ impl Bench {
         match stage {
             Stage::Load => {
                 self.frontend.disconnect()?;
-                self.unload()
+                self.unload()?;
+                // What a probe does is looked at elsewhere.
+                self.probe_by_itself(false)
             }
             Stage::Probe => {
                 self.frontend.disconnect()?;
