@@ -315,8 +315,8 @@ impl Worker {
             *work = queue.joined();
         }
         if queue.wants_to_go() {
-            if let Some(work) = work {
-                work.pay(&queue.stats);
+            if let Some(work) = work.as_mut().filter(|_| queue.is_enabled()) {
+                work.pay_all(&queue.stats);
             }
             let (work, departure) = (work.take(), queue.acknowledge());
             queue.rest().let_go(departure, work);
@@ -350,7 +350,7 @@ impl Worker {
     /// Tells guests that their frames were taken, where that is still to be done.
     fn pay(&mut self) {
         for queue in self.owing.drain_all() {
-            if let Some(work) = work_of(&queue, &mut self.token) {
+            if let Some(work) = work_of(&queue, &mut self.token).filter(|_| queue.is_enabled()) {
                 work.pay(&queue.stats);
             }
         }

@@ -26,6 +26,7 @@ pub mod abi;
 pub mod copy;
 pub mod credit;
 pub mod ctrl;
+pub mod debt;
 pub mod extra;
 pub mod fault;
 pub mod flow;

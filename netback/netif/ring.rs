@@ -334,6 +334,8 @@ pub struct BackRing<R: Ring> {
     rsp_prod_pvt: u32,
     /// Responses published.
     rsp_prod: u32,
+    /// Responses of which the frontend has been notified, or does not want to be.
+    settled: u32,
 }
 
 impl<R: Ring> BackRing<R> {
@@ -349,6 +351,7 @@ impl<R: Ring> BackRing<R> {
             req_prod: start,
             rsp_prod_pvt: start,
             rsp_prod: start,
+            settled: start,
         };
         this.refresh()?;
         Ok(this)
@@ -451,16 +454,38 @@ impl<R: Ring> BackRing<R> {
     #[inline]
     #[must_use = "the frontend waits for the notification"]
     pub fn publish(&mut self) -> bool {
-        let old = self.rsp_prod;
-        let new = self.rsp_prod_pvt;
-        if new == old {
+        self.post() && self.settle()
+    }
+
+    /// Publishes the responses written, and leaves for later whether the frontend wants to be
+    /// notified: [`Self::settle`] finds out. True if there were any.
+    #[inline]
+    pub fn post(&mut self) -> bool {
+        if self.unpublished() == 0 {
             return false;
         }
-        self.ring.publish_rsp_prod(new);
-        self.rsp_prod = new;
+        self.rsp_prod = self.rsp_prod_pvt;
+        self.ring.publish_rsp_prod(self.rsp_prod);
+        true
+    }
+
+    /// How many responses are published with their notification left for later.
+    #[inline]
+    pub fn unsettled(&self) -> u32 {
+        self.rsp_prod.wrapping_sub(self.settled)
+    }
+
+    /// Leaves no notification for later. True: the frontend wants to be notified now.
+    #[inline]
+    #[must_use = "the frontend waits for the notification"]
+    pub fn settle(&mut self) -> bool {
+        let unsettled = self.unsettled();
+        if unsettled == 0 {
+            return false;
+        }
+        self.settled = self.rsp_prod;
         self.ring.full_barrier();
-        let event = self.ring.rsp_event();
-        new.wrapping_sub(event) < new.wrapping_sub(old)
+        self.rsp_prod.wrapping_sub(self.ring.rsp_event()) < unsettled
     }
 
     /// Goes idle: asks for an event with the next request and looks again. True: there are

@@ -458,6 +458,26 @@ impl<R: Ring<Slot = TxWords>> TxRing<R> {
         self.ring.publish()
     }
 
+    /// Publishes the responses written, and leaves for later whether the frontend wants to be
+    /// notified. True if there were any.
+    #[inline]
+    pub fn post(&mut self) -> bool {
+        self.ring.post()
+    }
+
+    /// How many responses are published with their notification left for later.
+    #[inline]
+    pub fn unsettled(&self) -> u32 {
+        self.ring.unsettled()
+    }
+
+    /// Leaves no notification for later. True: the frontend wants to be notified now.
+    #[inline]
+    #[must_use = "the frontend waits for the notification"]
+    pub fn settle(&mut self) -> bool {
+        self.ring.settle()
+    }
+
     /// Goes idle. True: there are slots after all, and no event need come for them.
     #[inline]
     pub fn rearm(&mut self) -> Result<bool, Fault> {

@@ -3,6 +3,11 @@
 //! A timer that wakes someone once.
 
 use super::wake::Wake;
+// As for counters, plain moves.
+use core::sync::atomic::{
+    AtomicBool,
+    Ordering::Relaxed, //
+};
 use kernel::impl_has_hr_timer;
 use kernel::prelude::*;
 use kernel::sync::{
@@ -29,6 +34,8 @@ use kernel::time::{
 struct Timer<W: Wake> {
     #[pin]
     timer: HrTimer<Self>,
+    /// It has gone off since it was set.
+    rang: AtomicBool,
     waker: W,
 }
 
@@ -36,6 +43,7 @@ impl<W: Wake> HrTimerCallback for Timer<W> {
     type Pointer<'a> = Arc<Self>;
 
     fn run(this: ArcBorrow<'_, Self>, _ctx: HrTimerCallbackContext<'_, Self>) -> HrTimerRestart {
+        this.rang.store(true, Relaxed);
         this.waker.wake();
         HrTimerRestart::NoRestart
     }
@@ -62,6 +70,7 @@ impl<W: Wake> Alarm<W> {
         let timer = Arc::pin_init(
             pin_init!(Timer {
                 timer <- HrTimer::new(),
+                rang: AtomicBool::new(false),
                 waker,
             }),
             GFP_KERNEL,
@@ -87,7 +96,14 @@ impl<W: Wake> Alarm<W> {
         // The handle stops the timer when it goes, so the old one goes first.
         self.set = None;
         self.due = now + delay;
+        self.timer.rang.store(false, Relaxed);
         self.set = Some(self.timer.clone().start(delay));
+    }
+
+    /// Whether the alarm has gone off since it was set. Who is woken by it sees that.
+    #[inline]
+    pub(crate) fn has_rung(&self) -> bool {
+        self.timer.rang.load(Relaxed)
     }
 
     /// Clears the alarm.

@@ -17,6 +17,7 @@ use crate::net::skb_list::{
 };
 use crate::net::transmit_queue::TransmitQueue;
 use crate::netif::abi;
+use crate::netif::debt::Debt;
 use crate::netif::fault::{
     DropReason,
     Fault, //
@@ -83,6 +84,9 @@ const HOLD_BYTES: u64 = 32 * 1024;
 /// How many slots of them from a guest.
 const HOLD_SLOTS: u32 = 32;
 
+/// How long a guest may have to wait to hear that frames of its own were taken.
+const PUT_OFF: Delta = Delta::from_millis(1);
+
 /// A queue is asked to leave its worker, which hands back its [`Work`].
 const LEAVE: u32 = 1;
 
@@ -117,20 +121,27 @@ pub(crate) struct Work {
     to_guest: Stream,
     /// Something came from the guest since something last went to it.
     heard: bool,
-    /// The guest is still to be told that frames of its own were taken.
+    /// The guest is to be told, before the poll ends, that frames of its own were taken.
     owes: bool,
+    /// Whether it can wait for that.
+    debt: Debt,
+    /// It waits for that.
+    put_off: bool,
+    /// The alarm comes in time for what was put off.
+    reminder: bool,
 }
 
 impl Work {
     /// Publishes the responses of a batch. A guest that wants to know of frames is
     /// told at once. True if it is still to be told, by [`Work::pay`], that frames
     /// of its own were taken: nothing waits for that but room in its ring, and
-    /// whatever comes back for the frames can go with the same wake-up.
+    /// whatever comes back for the frames can go with the same wake-up. Where it may
+    /// take longer, the alarm is a reminder.
     ///
     /// `taken` and `served` are the frames from and to the guest, and their bytes.
     pub(crate) fn publish(&mut self, queue: &Queue, taken: (u32, u32), served: (u32, u32)) -> bool {
-        let (tx, rx) = (self.tx.unpublished() != 0, self.rx.unpublished() != 0);
-        let (of_tx, of_rx) = (self.tx.publish(), self.rx.publish());
+        let rx = self.rx.unpublished() != 0;
+        let (posted, of_rx) = (self.tx.post(), self.rx.publish());
 
         self.from_guest.saw(taken, taken.0 > 1);
         self.heard |= taken.0 != 0;
@@ -148,27 +159,55 @@ impl Work {
             Relaxed,
         );
 
+        let reminded = self.reminder && self.alarm.has_rung();
+        if posted || reminded {
+            self.put_off = self.tx.unsettled() != 0 && self.can_wait(reminded, taken.1);
+        }
         queue
             .stats
             .notifications_saved
-            .add(u64::from(tx && !of_tx) + u64::from(rx && !of_rx));
+            .add(u64::from(posted && self.put_off) + u64::from(rx && !of_rx));
         if of_rx {
             queue
                 .stats
                 .notifications_sent
                 .add(self.channels.notify(false, true));
         }
-        let news = of_tx && !self.owes;
-        self.owes |= of_tx;
+        let owes = self.tx.unsettled() != 0 && !self.put_off;
+        let news = owes && !self.owes;
+        self.owes |= owes;
         news
+    }
+
+    /// Whether the guest can wait to hear that frames of its own were taken, `bytes`
+    /// of them just now. If it has waited, `reminded` says that this is long enough.
+    fn can_wait(&mut self, reminded: bool, bytes: u32) -> bool {
+        if reminded {
+            self.reminder = false;
+            self.debt.told();
+            return false;
+        }
+        self.debt.may_wait(self.tx.unsettled(), bytes)
     }
 
     /// Tells the guest what [`Work::publish`] left to be told.
     pub(crate) fn pay(&mut self, stats: &QueueStats) {
         if core::mem::take(&mut self.owes) {
+            self.pay_all(stats);
+        }
+    }
+
+    /// Tells the guest all that is still to be told.
+    pub(crate) fn pay_all(&mut self, stats: &QueueStats) {
+        if self.tx.unsettled() == 0 {
+            return;
+        }
+        if self.tx.settle() {
             stats
                 .notifications_sent
                 .add(self.channels.notify(true, false));
+        } else {
+            stats.notifications_saved.add(1);
         }
     }
 
@@ -205,9 +244,21 @@ impl Work {
             .left(&queue.time_outs, expiry)
             .map(|ticks| ticks.duration());
         let hold = (self.from_guest.flows() || self.to_guest.flows()).then_some(HOLD);
+        let put_off = (self.put_off && self.tx.unsettled() != 0).then_some(PUT_OFF);
         match [self.held, patience, hold].into_iter().flatten().min() {
-            Some(delay) => self.alarm.set(delay),
-            None => self.alarm.clear(),
+            // It costs less to let it go off, once for many conversations, than to
+            // clear it.
+            None if self.reminder && !self.alarm.has_rung() => {}
+            other => match [other, put_off].into_iter().flatten().min() {
+                Some(delay) => {
+                    self.alarm.set(delay);
+                    self.reminder |= put_off.is_some();
+                }
+                None => {
+                    self.alarm.clear();
+                    self.reminder = false;
+                }
+            },
         }
     }
 }
@@ -588,6 +639,9 @@ impl Attached {
                 to_guest: Stream::default(),
                 heard: false,
                 owes: false,
+                debt: Debt::new(),
+                put_off: false,
+                reminder: false,
                 tx,
                 rx,
             },

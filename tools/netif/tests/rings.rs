@@ -468,6 +468,40 @@ fn publishing_nothing_touches_nothing() {
 }
 
 #[test]
+fn what_is_left_for_later_is_settled_once() {
+    for start in STARTS {
+        let page = TxPage::starting_at(start);
+        let (mut front, mut ring) = produced(&page, 6);
+        let mut answer = |count| {
+            for _ in 0..count {
+                ring.consume();
+                ring.respond([0]);
+            }
+            assert!(ring.post());
+            assert!(!ring.post(), "nothing is posted twice");
+            ring.unsettled()
+        };
+        assert_eq!(answer(1), 1);
+        assert_eq!(answer(2), 3);
+        // The guest waits for the first of them; it is told once.
+        assert!(ring.settle());
+        assert_eq!(ring.unsettled(), 0);
+        assert!(!ring.settle());
+        // Now it does not wait.
+        ring.consume();
+        ring.respond([0]);
+        assert!(!ring.publish());
+        // It looks of its own accord, and waits for the next.
+        assert_eq!(front.collect().len(), 4);
+        front.rearm();
+        ring.consume();
+        ring.respond([0]);
+        assert!(ring.publish());
+        assert_eq!(page.rsp_prod_acquire(), start.wrapping_add(5));
+    }
+}
+
+#[test]
 fn a_response_needs_a_request() {
     let page = TxPage::new();
     let (_, mut ring) = produced(&page, 1);

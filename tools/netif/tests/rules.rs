@@ -35,6 +35,7 @@ fn every_test_is_named_by_a_rule_and_every_rule_by_a_test() {
         "properties",
         "rings",
         "stream",
+        "debt",
     ] {
         let path = here.join("tests").join(name).with_extension("rs");
         tests.extend(tests_in(&path).iter().map(|test| format!("{name}::{test}")));

@@ -291,3 +291,36 @@ fn enough_buffers_are_seen_or_notified() {
 fn without_the_barrier_buffers_are_missed() {
     wait_for_buffers::<false>(&[10], &[11]);
 }
+
+/// What is left for later, against the frontend's final check of its own accord.
+fn put_off_against_final_check<const BARRIER: bool>() {
+    loom::model(|| {
+        let page = awake();
+        let mut front = Front::new(page.clone(), START);
+        front.send(&[10, 11]);
+        let mut ring = BackRing::attach(Shared::<BARRIER>(page)).unwrap();
+        let frontend = thread::spawn(move || {
+            front.receive();
+            front.rearm()
+        });
+        for _ in 0..2 {
+            let [request] = ring.consume().unwrap();
+            ring.respond([answer(request)]);
+            ring.post();
+        }
+        let notified = ring.settle();
+        let seen = frontend.join().unwrap();
+        assert!(seen || notified, "a lost wake-up");
+    });
+}
+
+#[test]
+fn a_response_put_off_is_seen_or_notified() {
+    put_off_against_final_check::<true>();
+}
+
+#[test]
+#[should_panic(expected = "a lost wake-up")]
+fn without_the_barrier_a_response_put_off_is_missed() {
+    put_off_against_final_check::<false>();
+}
