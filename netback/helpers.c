@@ -250,10 +250,15 @@ struct page *netback_page_pool_page(struct page_pool *pool)
 	return page_pool_dev_alloc_pages(pool);
 }
 
+/*
+ * The pool puts one piece right behind the other, whatever their sizes are. The
+ * next may become a buffer's head, at whose end is a structure with atomic
+ * counters: it has to begin at a cache line.
+ */
 struct page *netback_page_pool_frag(struct page_pool *pool, unsigned int *offset,
 				    unsigned int size)
 {
-	return page_pool_dev_alloc_frag(pool, offset, size);
+	return page_pool_dev_alloc_frag(pool, offset, SKB_DATA_ALIGN(size));
 }
 
 /* Network devices and NAPI. */
