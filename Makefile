@@ -17,7 +17,7 @@ MODULE_DIR = $(DESTDIR)/lib/modules/$(RELEASE)/updates
 
 .PHONY: all modules install modules_install vifctl vifctl_install uninstall clean help \
 	fmt rustfmt fmt-check clippy unsafe-check \
-	demo test check lifecycle hostile fuzz bench bench-quick lab-setup lab-shell lab-info lab-clean
+	demo test test-debug check lifecycle hostile fuzz bench bench-quick lab-setup lab-shell lab-info lab-clean
 
 all: modules
 
@@ -97,6 +97,10 @@ test:
 check:
 	@tools/test.sh all
 
+# On kernels with KASAN and with lockdep, which are built the first time.
+test-debug:
+	@$(LAB) test-debug
+
 bench:
 	@$(LAB) bench --erms both
 
@@ -138,6 +142,7 @@ help:
 	@echo 'To see it work (needs root on Debian 12 or 13, and a network the first time):'
 	@echo '  make demo             Xen, a stock dom0 kernel, netback.ko and two guests, in an emulator'
 	@echo '  make test             tests on the host, then in the lab'
+	@echo '  make test-debug       tests on kernels with KASAN and with lockdep, which are built first'
 	@echo '  make bench            this module and xen-netback side by side, in time that counts'
 	@echo '                        instructions; build/bench/report.html shows the figures'
 	@echo '  make bench-quick      key figures, held against the record in Documentation/bench'

@@ -12,3 +12,7 @@ pub(crate) mod skb;
 pub(crate) mod skb_list;
 pub(crate) mod transfer;
 pub(crate) mod transmit_queue;
+
+#[cfg(CONFIG_NETBACK_KUNIT)]
+#[path = "../../kunit/net.rs"]
+mod kunit;

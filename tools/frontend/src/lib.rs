@@ -13,6 +13,7 @@ pub mod attack;
 pub mod cases;
 pub mod config;
 pub mod control;
+pub mod endure;
 pub mod fuzz;
 pub mod load;
 pub mod packet;

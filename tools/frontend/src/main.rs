@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use netback_frontend::load::{flood, sink, Until};
 use netback_frontend::packet::meaningless;
 use netback_frontend::vif::parse_mac;
-use netback_frontend::{attack, fuzz, session, Config, Station, Vif};
+use netback_frontend::{attack, endure, fuzz, session, Config, Station, Vif};
 use serde::Serialize;
 
 /// A vif's frontend in user space, well-behaved or not.
@@ -42,6 +42,8 @@ enum Command {
     Attack(AttackArgs),
     /// Send random slots, and hold every response against a model of what is due.
     Fuzz(FuzzArgs),
+    /// Connect, send, receive and disconnect at random, whatever of it fails.
+    Endure(EndureArgs),
     /// Carry out commands from standard input, a line of JSON each, and answer in the same way.
     Session(Target),
 }
@@ -203,6 +205,43 @@ struct FuzzArgs {
     queues: u16,
 }
 
+#[derive(Args)]
+struct EndureArgs {
+    #[command(flatten)]
+    at: Opponents,
+    /// Everything follows from this.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Operations, at least.
+    #[arg(long, default_value_t = 1000)]
+    operations: u64,
+    /// Their Ethernet address; it is asked for if it is not given, which must not fail.
+    #[arg(long)]
+    mac: Option<String>,
+}
+
+fn run_endure(args: &EndureArgs) -> Result<()> {
+    let mut vif = Vif::claim(args.at.handle)?;
+    let mac = match &args.mac {
+        Some(mac) => parse_mac(mac)?,
+        None => {
+            vif.connect(&Config::default())?;
+            let limit = Duration::from_secs(30);
+            let route = Station::new(&mut vif, 0, args.at.own).resolve(args.at.to, limit)?;
+            vif.disconnect()?;
+            route.to
+        }
+    };
+    let plan = endure::Plan {
+        operations: args.operations,
+        seed: args.seed,
+        own: args.at.own,
+        to: args.at.to,
+        mac,
+    };
+    show(&endure::run(&mut vif, &plan)?)
+}
+
 fn run_fuzz(args: &FuzzArgs) -> Result<()> {
     let mut vif = Vif::claim(args.at.handle)?;
     vif.connect(&Config::default())?;
@@ -316,6 +355,7 @@ fn run(cli: &Cli) -> Result<()> {
             left
         }
         Command::Fuzz(args) => run_fuzz(args),
+        Command::Endure(args) => run_endure(args),
         Command::Session(target) => {
             let mut vif = target.claim()?;
             session::serve(&mut vif, stdin().lock(), stdout().lock())

@@ -10,7 +10,7 @@ use anyhow::{bail, ensure, Context, Result};
 
 use crate::cache::lock_file;
 use crate::process::{run_logged, tail};
-use crate::setup::{Sdk, KERNEL_CC, SOURCE_IN_ROOT, TREE_IN_ROOT};
+use crate::setup::{GuestKernel, ModuleTree, Sdk, SOURCE_IN_ROOT, TREE_IN_ROOT};
 use crate::ui;
 
 /// Static programs for the emulated machines.
@@ -23,6 +23,9 @@ pub struct Programs {
     /// What shows vifs, for dom0.
     pub vifctl: PathBuf,
 }
+
+/// What the module is made from.
+const SOURCES: &[&str] = &["Kbuild", "include", "netback", "kunit"];
 
 const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
 
@@ -133,28 +136,62 @@ impl Checkout {
     pub fn fault_module(&self, sdk: &Sdk) -> Result<PathBuf> {
         const DIR: &str = "tools/faultinject";
         let log = self.build_dir()?.join("faultinject.log");
-        self.make_in(sdk, DIR, &["modules"], &log)?;
+        let tree = sdk.module_tree(GuestKernel::Dom0s)?;
+        self.make_in(&tree, &format!("{SOURCE_IN_ROOT}/{DIR}"), &["modules"], &log)?;
         Ok(self.dir.join(DIR).join("netback_fault.ko"))
+    }
+
+    /// Builds the module for one of the lab's kernels.
+    pub fn module_of(&self, sdk: &Sdk, kernel: GuestKernel) -> Result<PathBuf> {
+        match kernel {
+            GuestKernel::Debug(which) => {
+                self.module_for(&sdk.module_tree(kernel)?, which.name(), &[])
+            }
+            _ => self.module(sdk),
+        }
+    }
+
+    /// Builds the module for another kernel than the distribution's, from a copy of its source in
+    /// `build/NAME`, with more arguments for make.
+    pub fn module_for(&self, tree: &ModuleTree, name: &str, arguments: &[&str]) -> Result<PathBuf> {
+        let step = ui::step(format!("building netback.ko for {name}"));
+        let output = self.build_dir()?.join(name);
+        fs::create_dir_all(&output)?;
+        for part in SOURCES {
+            copy_source(&self.dir.join(part), &output.join(part))?;
+        }
+        let mut all = vec!["modules"];
+        all.extend(arguments);
+        let place = format!("{SOURCE_IN_ROOT}/build/{name}");
+        self.make_in(tree, &place, &all, &output.join("make.log"))?;
+        step.done();
+        Ok(output.join("netback.ko"))
     }
 
     /// Runs make for the module in the build root with more arguments, such as `CLIPPY=1`.
     pub fn make(&self, sdk: &Sdk, arguments: &[&str], log: &Path) -> Result<()> {
-        self.make_in(sdk, "", arguments, log)
+        let tree = sdk.module_tree(GuestKernel::Dom0s)?;
+        self.make_in(&tree, SOURCE_IN_ROOT, arguments, log)
     }
 
-    /// The same for the module in a directory of the checkout.
-    fn make_in(&self, sdk: &Sdk, module: &str, arguments: &[&str], log: &Path) -> Result<()> {
+    fn make_in(
+        &self,
+        tree: &ModuleTree,
+        place: &str,
+        arguments: &[&str],
+        log: &Path,
+    ) -> Result<()> {
         let _lock = lock_file(
             &self.build_dir()?.join("module.lock"),
             "another lab is building the module; waiting for it",
         )?;
-        let in_root = sdk.in_root().bind(&self.dir, SOURCE_IN_ROOT);
+        let in_root = tree.in_root().bind(&self.dir, SOURCE_IN_ROOT);
         let jobs = std::thread::available_parallelism().map_or(2, usize::from);
         let mut command = in_root.command("make")?;
         command
-            .args(["-C", TREE_IN_ROOT, "LOCALVERSION="])
-            .arg(format!("CC={KERNEL_CC}"))
-            .arg(format!("M={SOURCE_IN_ROOT}/{module}"))
+            .args(["-C", TREE_IN_ROOT])
+            .args(&tree.arguments)
+            .arg(format!("M={place}"))
             .arg(format!("-j{jobs}"))
             .args(arguments);
         if run_logged(&mut command, log, "make").is_err() {
@@ -166,4 +203,28 @@ impl Checkout {
         }
         Ok(())
     }
+}
+
+/// Copies a source file, or all below a directory, but for what is as it should be: make goes by
+/// the times of files.
+fn copy_source(from: &Path, to: &Path) -> Result<()> {
+    if from.is_dir() {
+        fs::create_dir_all(to)?;
+        for entry in fs::read_dir(from)? {
+            let name = entry?.file_name();
+            copy_source(&from.join(&name), &to.join(&name))?;
+        }
+        return Ok(());
+    }
+    let name = from.file_name().unwrap_or_default().to_string_lossy();
+    let source = [".rs", ".c", ".h"].iter().any(|end| name.ends_with(end))
+        || ["Kbuild", "bindgen_parameters"].contains(&&*name);
+    if !source || name.ends_with("_generated.rs") || name.ends_with(".mod.c") {
+        return Ok(());
+    }
+    let data = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
+    if fs::read(to).ok().as_ref() != Some(&data) {
+        fs::write(to, data).with_context(|| format!("cannot write {}", to.display()))?;
+    }
+    Ok(())
 }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Deref;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -193,6 +194,13 @@ impl GuestBuilder {
         } else {
             Role::Guest
         };
+        let module = match &self.serves {
+            // While the guest boots it would take longer.
+            Some((Driver::Netback, _)) => {
+                Some(self.lab.checkout.module_of(&self.lab.sdk, self.kernel)?)
+            }
+            _ => None,
+        };
         let (kernel, image) = self.lab.guest_files(self.kernel, role)?;
         let slot = self.lab.take_slot()?;
         let mut guest = Guest {
@@ -209,6 +217,7 @@ impl GuestBuilder {
             serves: self.serves.clone(),
             backend: self.backend.clone(),
             hotplug: self.hotplug.clone(),
+            module,
         };
         let config = guest.config(&self, &kernel, &image);
         match guest.create(&config) {
@@ -240,6 +249,8 @@ pub struct Guest {
     serves: Option<(Driver, String)>,
     backend: Option<Backend>,
     hotplug: String,
+    /// What a driver domain loads, if it is this project's.
+    module: Option<PathBuf>,
 }
 
 impl Deref for Guest {
@@ -340,11 +351,7 @@ impl Guest {
         let Some((driver, parameters)) = &self.serves else {
             return Ok(());
         };
-        let module = match driver {
-            Driver::Netback => Some(self.lab.checkout.module(&self.lab.sdk)?),
-            _ => None,
-        };
-        lab::load(self, *driver, module.as_deref(), parameters)
+        lab::load(self, *driver, self.module.as_deref(), parameters)
     }
 
     /// Destroys it, if it still runs, and starts it anew as it was at first.
@@ -444,6 +451,11 @@ impl Guest {
     /// Of a driver domain: the network of those whose vifs it serves.
     pub fn served_network(&self) -> String {
         format!("10.{}.0.0/16", self.number)
+    }
+
+    /// Of a driver domain: its address on its bridge `bridge`.
+    pub fn served_gateway(&self, bridge: u32) -> String {
+        format!("10.{}.{bridge}.1", self.number)
     }
 
     /// Name in dom0 of one of its interfaces.

@@ -69,6 +69,7 @@ pub struct LabBuilder {
     xen_cmdline: String,
     dom0_cmdline: String,
     hasty: Option<u16>,
+    kernel: GuestKernel,
     name: String,
 }
 
@@ -89,6 +90,7 @@ impl Default for LabBuilder {
             xen_cmdline: String::new(),
             dom0_cmdline: String::new(),
             hasty: None,
+            kernel: GuestKernel::Dom0s,
             name: "lab".into(),
         }
     }
@@ -168,6 +170,12 @@ impl LabBuilder {
         self
     }
 
+    /// Which kernel dom0 runs.
+    pub fn kernel(mut self, kernel: GuestKernel) -> Self {
+        self.kernel = kernel;
+        self
+    }
+
     /// What the directory of the run's logs is called after.
     pub fn name(mut self, name: &str) -> Self {
         name.clone_into(&mut self.name);
@@ -216,10 +224,11 @@ impl LabBuilder {
             Ok::<_, anyhow::Error>((sdk, programs))
         })?;
         let module = match self.driver {
-            Driver::Netback => Some(checkout.module(&sdk)?),
+            Driver::Netback => Some(checkout.module_of(&sdk, self.kernel)?),
             _ => None,
         };
-        let initramfs = image::ensure(&sdk, Role::Dom0, &sdk.kernel(), &programs)?;
+        let kernel = setup::guest_kernel(&sdk, self.kernel)?;
+        let initramfs = image::ensure(&sdk, Role::Dom0, &kernel, &programs)?;
         // While the emulator boots it would take longer.
         image::ensure(&sdk, Role::Guest, &sdk.kernel(), &programs)?;
         let lab = self.start(&checkout, sdk, initramfs, programs)?;
@@ -255,7 +264,10 @@ impl LabBuilder {
             boot: self.boot_line(),
             ports,
             xen: sdk.xen.clone(),
-            kernel: setup::kernel_image(&sdk)?,
+            kernel: match self.kernel {
+                GuestKernel::Dom0s => setup::kernel_image(&sdk)?,
+                other => setup::guest_kernel(&sdk, other)?.vmlinux,
+            },
             initramfs,
         };
         let qemu = config.start(&sdk.in_root(), &run.dir)?;

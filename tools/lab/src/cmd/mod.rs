@@ -3,6 +3,7 @@
 //! What the `lab` command can do.
 
 mod bench;
+mod debug;
 mod run;
 mod shell;
 
@@ -52,6 +53,8 @@ enum Command {
     Hostile(HostileArgs),
     /// Run the tests.
     Test(TestArgs),
+    /// Run tests on kernels with KASAN and with lockdep, which are built first.
+    TestDebug(debug::DebugArgs),
     /// Run the tests of the life cycle, also those that take long.
     Lifecycle(LifecycleArgs),
     /// Measure the module and the kernel's own driver, in time that counts instructions.
@@ -252,12 +255,21 @@ fn test(
     suites: Vec<Vec<suite::Test>>,
 ) -> ExitCode {
     if args.list {
-        for test in suites.iter().flatten() {
-            println!("{:<26} {}", test.name, test.about);
-        }
+        list(&suites);
         return ExitCode::SUCCESS;
     }
-    let tally = suite::run(context, suites, args.jobs, &args.filters);
+    close(&suite::run(context, suites, args.jobs, &args.filters))
+}
+
+/// Names tests.
+fn list(suites: &[Vec<suite::Test>]) {
+    for test in suites.iter().flatten() {
+        println!("{:<26} {}", test.name, test.about);
+    }
+}
+
+/// Says what a run came to.
+fn close(tally: &suite::Tally) -> ExitCode {
     let failed = tally.failed.len();
     match std::env::var_os("NETBACK_TALLY") {
         // Somebody adds them up with others.
@@ -340,6 +352,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
             let context = || suite::Context::new(args.driver.into(), &args.params);
             return Ok(test(&args, context, suite::suites()));
         }
+        Command::TestDebug(args) => return debug::run(&args),
         Command::Lifecycle(args) => return Ok(lifecycle(&args)),
         Command::Bench(args) => return bench::run(&args),
         Command::Info => info()?,

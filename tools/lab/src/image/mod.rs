@@ -464,12 +464,17 @@ fn module_name(path: &str) -> String {
 fn add_modules(sdk: &Sdk, role: Role, kernel: &Kernel, archive: &mut Archive) -> Result<()> {
     let modules = kernel.modules();
     let index = index(&fs::read_to_string(modules.join("modules.dep"))?);
+    let built_in_list = fs::read_to_string(modules.join("modules.builtin")).unwrap_or_default();
+    let built_in: BTreeSet<String> = built_in_list.lines().map(module_name).collect();
     let mut wanted: Vec<String> = role.modules().into_iter().map(str::to_owned).collect();
     let mut done = BTreeSet::new();
     let mut dep = String::new();
     let in_root = sdk.in_root().bind(&modules, "/lab/modules");
     while let Some(name) = wanted.pop() {
         if !done.insert(name.clone()) {
+            continue;
+        }
+        if built_in.contains(&name) {
             continue;
         }
         let (path, dependencies) = index
@@ -505,6 +510,11 @@ fn add_modules(sdk: &Sdk, role: Role, kernel: &Kernel, archive: &mut Archive) ->
     archive.add(
         &format!("usr/lib/modules/{}/modules.dep", kernel.release),
         Entry::File(dep.into_bytes(), 0o644),
+    );
+    // So that modprobe knows what needs no loading.
+    archive.add(
+        &format!("usr/lib/modules/{}/modules.builtin", kernel.release),
+        Entry::File(built_in_list.into_bytes(), 0o644),
     );
     // What the kernel asks for by another name: queueing disciplines, expressions of nftables.
     let aliases: String = fs::read_to_string(modules.join("modules.alias"))?

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{ensure, Context, Result};
 
-use super::{kernel, mirror, Kernel, Sdk};
+use super::{debug_kernel, kernel, mirror, DebugKernel, Kernel, Sdk};
 use crate::cache;
 use crate::process::run_logged;
 use crate::ui;
@@ -15,23 +15,25 @@ use crate::ui;
 /// Raised when they are made otherwise.
 const RECIPE: &str = "1";
 
-/// Which kernel a guest runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Which kernel a guest runs, or dom0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum GuestKernel {
-    /// The one that dom0 runs.
+    /// The one that dom0 usually runs.
     #[default]
     Dom0s,
     /// Debian 13's own.
     Debian13,
     /// Debian 12's.
     Debian12,
+    /// One that watches itself.
+    Debug(DebugKernel),
 }
 
 impl GuestKernel {
     /// The release of Debian that has it.
     fn suite(self) -> Option<&'static str> {
         match self {
-            Self::Dom0s => None,
+            Self::Dom0s | Self::Debug(_) => None,
             Self::Debian13 => Some("trixie"),
             Self::Debian12 => Some("bookworm"),
         }
@@ -56,6 +58,9 @@ fn address(sdk: &Sdk) -> Result<String> {
 ///
 /// Whatever version the release has then is used until the cache is emptied.
 pub fn guest_kernel(sdk: &Sdk, which: GuestKernel) -> Result<Kernel> {
+    if let GuestKernel::Debug(which) = which {
+        return Ok(debug_kernel(sdk, which)?.kernel);
+    }
     let Some(suite) = which.suite() else {
         return Ok(sdk.kernel());
     };

@@ -2,6 +2,7 @@
 
 //! From a bare Debian machine to everything that a lab is made from.
 
+mod debug_kernel;
 mod guest_kernel;
 mod host;
 mod kernel;
@@ -17,6 +18,7 @@ use crate::cache::{self, Cache};
 use crate::inroot::InRoot;
 use crate::ui;
 
+pub use debug_kernel::{debug_kernel, DebugKernel, ModuleTree};
 pub use guest_kernel::{guest_kernel, GuestKernel};
 pub use kernel::Pin;
 
@@ -50,6 +52,17 @@ impl Sdk {
     /// Commands in the build root that see the prepared tree.
     pub fn in_root(&self) -> InRoot {
         InRoot::new(&self.root).bind(&self.tree, TREE_IN_ROOT)
+    }
+
+    /// What modules for this kernel are built with; nobody builds for others.
+    pub fn module_tree(&self, kernel: GuestKernel) -> Result<ModuleTree> {
+        match kernel {
+            GuestKernel::Dom0s => Ok(ModuleTree::stock(self)),
+            GuestKernel::Debug(which) => debug_kernel(self, which),
+            GuestKernel::Debian13 | GuestKernel::Debian12 => {
+                anyhow::bail!("the lab builds no modules for {kernel:?}")
+            }
+        }
     }
 
     /// dom0's kernel, which guests can run as well.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{bail, ensure, Result};
 
 use crate::lab::Lab;
+use crate::machine::Machine;
 use crate::process::tail_of;
 
 /// What a healthy kernel does not say.
@@ -42,6 +43,10 @@ const BAD: &[&str] = &[
     "panicked at",
     "hw csum failure",
     "bad checksum",
+    "ODEBUG:",
+    "ref_tracker:",
+    "new suspected memory leaks",
+    "Kernel memory leak detector disabled",
 ];
 
 /// Taint that only trouble causes: bad page, died, warned, soft lockup.
@@ -53,8 +58,13 @@ pub struct Mark(String);
 impl Mark {
     /// Marks where `name` begins.
     pub fn set(lab: &Lab, name: &str) -> Result<Self> {
+        Self::set_in(&lab.dom0(), name)
+    }
+
+    /// The same in any machine's log.
+    pub fn set_in(machine: &Machine, name: &str) -> Result<Self> {
         let text = format!("lab: test {name} begins");
-        lab.dom0().run(&format!("echo '<6>{text}' > /dev/kmsg"))?;
+        machine.run(&format!("echo '<6>{text}' > /dev/kmsg"))?;
         Ok(Self(text))
     }
 }
@@ -68,7 +78,12 @@ pub fn bad_lines(log: &str) -> Vec<&str> {
 
 /// dom0's log since `mark`, or all of it.
 pub fn log_since(lab: &Lab, mark: Option<&Mark>) -> Result<String> {
-    let log = lab.dmesg()?;
+    log_of(&lab.dom0(), mark)
+}
+
+/// A machine's log since `mark`, or all of it.
+pub fn log_of(machine: &Machine, mark: Option<&Mark>) -> Result<String> {
+    let log = machine.run("dmesg")?.stdout;
     Ok(match mark.and_then(|m| log.rfind(&m.0)) {
         Some(at) => log[at..].to_owned(),
         None => log,
@@ -77,26 +92,35 @@ pub fn log_since(lab: &Lab, mark: Option<&Mark>) -> Result<String> {
 
 /// Fails if dom0's log since `mark` tells of trouble.
 pub fn check(lab: &Lab, mark: Option<&Mark>) -> Result<()> {
-    let log = log_since(lab, mark)?;
+    check_in(&lab.dom0(), "dom0", mark)
+}
+
+/// Fails if the log of the machine called `name` tells of trouble since `mark`.
+pub fn check_in(machine: &Machine, name: &str, mark: Option<&Mark>) -> Result<()> {
+    let log = log_of(machine, mark)?;
     let bad = bad_lines(&log);
     if let Some(first) = bad.first() {
         let at = log.find(first).unwrap_or(0);
         let around: Vec<&str> = log[at..].lines().take(40).collect();
         bail!(
-            "dom0's kernel log has {} bad lines, the first is:\n{}",
+            "{name}'s kernel log has {} bad lines, the first is:\n{}",
             bad.len(),
             around.join("\n")
         );
     }
-    let taint: u64 = lab
-        .dom0()
-        .read("/proc/sys/kernel/tainted")?
-        .trim()
-        .parse()?;
+    let taint: u64 = machine.read("/proc/sys/kernel/tainted")?.trim().parse()?;
     ensure!(
         taint & BAD_TAINT == 0,
-        "dom0's kernel is tainted by trouble ({taint}); its log ends with:\n{}",
+        "{name}'s kernel is tainted by trouble ({taint}); its log ends with:\n{}",
         tail_of(&log, 20)
+    );
+    // Where there is lockdep, it gives up after its first report.
+    let lockdep = machine.run("cat /proc/lockdep_stats 2>/dev/null || true")?;
+    ensure!(
+        !lockdep.stdout.lines().any(|line| {
+            line.trim_start().starts_with("debug_locks:") && line.trim_end().ends_with(" 0")
+        }),
+        "{name}'s kernel has given up watching its locks"
     );
     Ok(())
 }

@@ -5,6 +5,7 @@
 mod basic;
 mod bringup;
 mod churn;
+mod debug;
 mod features;
 mod floods;
 pub mod health;
@@ -33,6 +34,7 @@ use anyhow::{Context as _, Result};
 
 use crate::guest::{Guest, Kind};
 use crate::lab::{emulator_lost_a_guest, Driver, Lab, LabBuilder};
+use crate::setup::{DebugKernel, GuestKernel};
 use crate::ui;
 use record::Record;
 
@@ -107,10 +109,28 @@ pub fn lifecycle() -> Vec<Vec<Test>> {
     ]
 }
 
+/// Tests of a PVH driver domain whose kernel has KASAN.
+pub fn kasan() -> Vec<Vec<Test>> {
+    vec![debug::in_driver_domain()]
+}
+
+/// Tests of a PV dom0 whose kernel has lockdep: some of [`suites`] and of [`lifecycle`], and others.
+pub fn lockdep() -> Vec<Vec<Test>> {
+    let mut chosen = all();
+    chosen.extend(lifecycle::long());
+    chosen.retain(|test| debug::ALSO_IN_DOM0.contains(&test.name));
+    chosen.extend(debug::in_dom0());
+    vec![chosen]
+}
+
+/// Those of both that are enough for a quick look.
+pub use debug::QUICK as QUICK_DEBUG;
+
 /// What tests share: a lab and guests that stay up from one to the next.
 pub struct Context {
     driver: Driver,
     parameters: String,
+    kernel: GuestKernel,
     lab: Option<Lab>,
     /// The lab knows who has allocated what.
     traces_allocations: bool,
@@ -130,6 +150,7 @@ impl Context {
         Self {
             driver,
             parameters: parameters.to_owned(),
+            kernel: GuestKernel::Dom0s,
             lab: None,
             traces_allocations: false,
             guests: HashMap::new(),
@@ -138,6 +159,12 @@ impl Context {
             logs: Vec::new(),
             seed: 1,
         }
+    }
+
+    /// Has dom0 run this kernel.
+    pub fn debug_kernel(mut self, kernel: DebugKernel) -> Self {
+        self.kernel = GuestKernel::Debug(kernel);
+        self
     }
 
     /// Has tests take their time.
@@ -158,11 +185,16 @@ impl Context {
 
     /// A lab as tests want it, not booted yet.
     pub fn builder(&self) -> LabBuilder {
-        Lab::builder()
+        let builder = Lab::builder()
             .driver(self.driver)
             .parameters(&self.parameters)
-            .dom0_cmdline(DEBUG_CMDLINE)
-            .name("test")
+            .kernel(self.kernel)
+            .name("test");
+        match self.kernel {
+            // It watches by itself, and needs more memory for that.
+            GuestKernel::Debug(_) => builder.memory_mib(3072).dom0_memory_mib(1536),
+            _ => builder.dom0_cmdline(DEBUG_CMDLINE),
+        }
     }
 
     /// Boots a lab that only one test uses.
@@ -439,6 +471,8 @@ mod tests {
         let tests: BTreeSet<&str> = suites()
             .iter()
             .chain(&lifecycle())
+            .chain(&kasan())
+            .chain(&lockdep())
             .flatten()
             .map(|t| t.name)
             .collect();

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `lab test-debug`: tests on kernels that watch themselves.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use netback_lab::setup::{self, DebugKernel, GuestKernel};
+use netback_lab::suite::{self, Context, Tally, Test};
+use netback_lab::Driver;
+
+/// Which kernel.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum KernelName {
+    /// With KASAN, in a PVH driver domain.
+    Kasan,
+    /// With lockdep, in a PV dom0.
+    Lockdep,
+}
+
+#[derive(Args)]
+pub struct DebugArgs {
+    /// Parts of the names of the tests to run; all tests if there is none.
+    filters: Vec<String>,
+    /// Only tests on this kernel.
+    #[arg(long, value_enum)]
+    kernel: Option<KernelName>,
+    /// Only a few tests, which are enough for a quick look.
+    #[arg(long)]
+    quick: bool,
+    /// Only list the tests.
+    #[arg(long)]
+    list: bool,
+    /// Only build the kernels.
+    #[arg(long)]
+    build: bool,
+}
+
+impl DebugArgs {
+    fn kernels(&self) -> Vec<KernelName> {
+        match self.kernel {
+            Some(kernel) => vec![kernel],
+            None => vec![KernelName::Kasan, KernelName::Lockdep],
+        }
+    }
+
+    fn suites(&self, kernel: KernelName) -> Vec<Vec<Test>> {
+        let mut suites = match kernel {
+            KernelName::Kasan => suite::kasan(),
+            KernelName::Lockdep => suite::lockdep(),
+        };
+        for tests in &mut suites {
+            tests.retain(|test| !self.quick || suite::QUICK_DEBUG.contains(&test.name));
+            tests.retain(|test| {
+                self.filters.is_empty() || self.filters.iter().any(|f| test.name.contains(f))
+            });
+        }
+        suites.retain(|tests| !tests.is_empty());
+        suites
+    }
+}
+
+/// Carries it out.
+pub fn run(args: &DebugArgs) -> Result<ExitCode> {
+    let mut sum = Tally::default();
+    for kernel in args.kernels() {
+        let suites = args.suites(kernel);
+        if args.list {
+            super::list(&suites);
+            continue;
+        }
+        if suites.is_empty() {
+            continue;
+        }
+        let which = match kernel {
+            KernelName::Kasan => DebugKernel::Kasan,
+            KernelName::Lockdep => DebugKernel::Lockdep,
+        };
+        setup::ensure()?.module_tree(GuestKernel::Debug(which))?;
+        if args.build {
+            continue;
+        }
+        let context = || match kernel {
+            KernelName::Kasan => Context::new(Driver::Netback, ""),
+            KernelName::Lockdep => Context::new(Driver::Netback, "").debug_kernel(which),
+        };
+        let tally = suite::run(context, suites, 1, &[]);
+        sum.passed += tally.passed;
+        sum.failed.extend(tally.failed);
+    }
+    if args.list || args.build {
+        return Ok(ExitCode::SUCCESS);
+    }
+    Ok(super::close(&sum))
+}

@@ -1,0 +1,556 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The backend in kernels that watch themselves: in a driver domain with KASAN, in a dom0 with
+//! lockdep. Whatever these report fails the test.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{bail, ensure, Context as _, Result};
+use netback_frontend::{attack, endure, fuzz};
+
+use super::health::{self, Mark};
+use super::traffic::{ping, Background, MIB};
+use super::{test, Context, Test};
+use crate::frontend::PROGRAM;
+use crate::guest::Guest;
+use crate::lab::{Lab, DOM0_DIR};
+use crate::machine::{transfer, Machine};
+use crate::setup::{DebugKernel, GuestKernel};
+use crate::ui;
+
+/// The vif that is left to the frontend in user space.
+const VIF: u32 = 1;
+/// Operations while allocations fail.
+const OPERATIONS: u64 = 10_000;
+/// Slots of the random run.
+const SLOTS: u64 = 300_000;
+
+/// Tests that also run with lockdep's kernel in dom0.
+pub const ALSO_IN_DOM0: &[&str] = &[
+    "guest-pv",
+    "guest-pvh",
+    "reboot",
+    "several-vifs",
+    "offload-guest",
+    "offload-dom0",
+    "multi-queue",
+    "multi-queue-reload",
+    "xdp",
+    "tx-chains",
+    "tx-faults",
+    "index-jumps",
+    "rx-bad-buffers",
+    "control-ring",
+    "multicast-filter",
+    "cpu-hotplug",
+    "live-rebind",
+    "live-swap",
+    "reload-in-traffic",
+    "destroy-in-traffic",
+    "crash",
+    "frontend-rebind",
+];
+
+/// Those of both kernels that are enough for a quick look.
+pub const QUICK: &[&str] = &["kasan-kunit", "kasan-traffic", "kasan-attacks", "kasan-leaks"];
+
+/// In a driver domain with KASAN.
+pub fn in_driver_domain() -> Vec<Test> {
+    vec![
+        test(
+            "kasan-kunit",
+            "KUnit tests of socket buffers, pages and copies, under KASAN",
+            |context| {
+                let rig = rig(context)?;
+                kunit(&context.lab()?, &rig.driver, DebugKernel::Kasan)
+            },
+        ),
+        test(
+            "kasan-traffic",
+            "hashed transfers both ways through a driver domain with KASAN, several queues",
+            |context| watched(context, "traffic", traffic),
+        ),
+        test(
+            "kasan-attach-detach",
+            "vifs come and go beside traffic, under KASAN",
+            |context| watched(context, "attach-detach", attach_detach),
+        ),
+        test(
+            "kasan-rebind",
+            "the vif unbound and bound, the module reloaded, in mid-traffic under KASAN",
+            |context| watched(context, "rebind", rebind),
+        ),
+        test(
+            "kasan-destroy",
+            "a guest reboots, and one is destroyed in mid-traffic, under KASAN",
+            |context| watched(context, "destroy", destroy),
+        ),
+        test(
+            "kasan-attacks",
+            "every attack of the user-space frontend, under KASAN",
+            |context| watched(context, "attacks", attacks),
+        ),
+        test(
+            "kasan-fuzz",
+            "random slots against a model, under KASAN",
+            |context| watched(context, "fuzz", random),
+        ),
+        test(
+            "kasan-faults",
+            "10,000 operations while allocations fail at random, under KASAN",
+            |context| watched(context, "faults", faults),
+        ),
+        test(
+            "kasan-leaks",
+            "after all of it kmemleak finds nothing, and the module unloads",
+            |context| watched(context, "leaks", leaks),
+        ),
+    ]
+}
+
+/// In a dom0 with lockdep, after [`ALSO_IN_DOM0`].
+pub fn in_dom0() -> Vec<Test> {
+    vec![
+        test(
+            "lockdep-faults",
+            "10,000 operations while allocations fail at random, with lockdep in dom0",
+            |context| {
+                let guest = context.ring_guest()?;
+                let lab = context.lab()?;
+                fail_allocations(&lab, &lab.dom0(), &guest, "10.0.1.1")?;
+                ping(&guest, super::traffic::DOM0, 3, 1000, lab.limit(120))
+            },
+        ),
+        test(
+            "lockdep-leaks",
+            "after all of it kmemleak finds nothing in dom0, and the module unloads",
+            |context| {
+                let lab = context.lab()?;
+                context.drop_guests()?;
+                unload_and_scan(&lab, &lab.dom0())
+            },
+        ),
+        test(
+            "lockdep-kunit",
+            "KUnit tests of socket buffers, pages and copies, with lockdep in a PV dom0",
+            |context| {
+                let lab = context.lab()?;
+                context.drop_guests()?;
+                kunit(&lab, &lab.dom0(), DebugKernel::Lockdep)
+            },
+        ),
+    ]
+}
+
+/// A driver domain with KASAN and a guest behind it.
+struct Rig {
+    driver: Arc<Guest>,
+    guest: Arc<Guest>,
+}
+
+const DRIVER: &str = "kasan driver";
+const BEHIND: &str = "behind kasan";
+
+/// Both, started if need be.
+fn rig(context: &mut Context) -> Result<Rig> {
+    if !context.guests.contains_key(DRIVER) {
+        if context.lab.is_none() {
+            let builder = context.builder().memory_mib(3584);
+            context.lab = Some(context.boot(&builder)?);
+        }
+        let lab = context.lab()?;
+        let step = ui::step("booting a driver domain with KASAN");
+        let driver = lab
+            .guest()
+            .pvh()
+            .vcpus(2)
+            .memory(1024)
+            .kernel(GuestKernel::Debug(DebugKernel::Kasan))
+            .driver_domain(context.driver(), "")
+            .start()?;
+        step.done();
+        context.guests.insert(DRIVER, Arc::new(driver));
+    }
+    let driver = context.guests[DRIVER].clone();
+    if !context.guests.contains_key(BEHIND) {
+        let guest = behind(&context.lab()?, &driver)?;
+        context.guests.insert(BEHIND, Arc::new(guest));
+    }
+    Ok(Rig {
+        driver,
+        guest: context.guests[BEHIND].clone(),
+    })
+}
+
+fn behind(lab: &Lab, driver: &Guest) -> Result<Guest> {
+    lab.guest()
+        .pv()
+        .vcpus(2)
+        .user_vifs(&[VIF])
+        .backend(driver)
+        .start()
+}
+
+/// Runs a test between two looks at the driver domain's log.
+fn watched(
+    context: &mut Context,
+    name: &str,
+    run: fn(&mut Context, &Rig) -> Result<()>,
+) -> Result<()> {
+    let rig = rig(context)?;
+    let mark = Mark::set_in(&rig.driver, name)?;
+    let outcome = run(context, &rig);
+    let healthy = health::check_in(&rig.driver, "the driver domain", Some(&mark));
+    match (outcome, healthy) {
+        (Ok(()), healthy) => healthy,
+        (Err(e), Ok(())) => Err(e),
+        (Err(e), Err(report)) => Err(report.context(format!("{e:#}"))),
+    }
+}
+
+/// Transfers both ways between a guest and its driver domain, one after the other.
+fn both(context: &mut Context, rig: &Rig, bytes: u64) -> Result<()> {
+    let limit = context.lab()?.limit(400);
+    let (driver, guest) = (&rig.driver, &rig.guest);
+    let seed = context.seed() * 2;
+    transfer(guest, driver, &guest.gateway(), bytes, seed, limit).context("from the guest")?;
+    transfer(driver, guest, &guest.address(), bytes, seed + 1, limit).context("to the guest")?;
+    Ok(())
+}
+
+/// Transfers both ways that go on.
+fn begin(context: &mut Context, rig: &Rig, guest: &Guest, bytes: u64) -> Result<[Background; 2]> {
+    let limit = context.lab()?.limit(500);
+    let seed = context.seed() * 2;
+    let driver = &rig.driver;
+    let packets = format!(
+        "/sys/class/net/{}/statistics/rx_packets",
+        guest.vif_name(0)?
+    );
+    let flows = [
+        Background::begin(guest, driver, &guest.gateway(), bytes, seed, limit)?,
+        Background::begin(driver, guest, &guest.address(), bytes, seed + 1, limit)?,
+    ];
+    let before: u64 = driver.read(&packets)?.trim().parse()?;
+    let script = format!(
+        "until [ $(cat {packets}) -gt {} ]; do sleep 0.05; done",
+        before + 40
+    );
+    driver.run_within(&script, Duration::from_secs(240))?;
+    Ok(flows)
+}
+
+fn traffic(context: &mut Context, rig: &Rig) -> Result<()> {
+    let guest = &rig.guest;
+    let limit = context.lab()?.limit(300);
+    let queues = rig.driver.run(&format!(
+        "ls -d /sys/class/net/{}/queues/rx-* | wc -l",
+        guest.vif_name(0)?
+    ))?;
+    ensure!(queues.text() == "2", "the vif has {} queues", queues.text());
+    for size in [0, 56, 1472, 8000, 30_000] {
+        ping(guest, &guest.gateway(), 3, size, limit)?;
+    }
+    both(context, rig, 8 * MIB)?;
+    begin(context, rig, guest, 4 * MIB)?
+        .into_iter()
+        .try_for_each(Background::whole)
+}
+
+fn attach_detach(context: &mut Context, rig: &Rig) -> Result<()> {
+    const TIMES: u32 = 6;
+    let guest = &rig.guest;
+    let flows = begin(context, rig, guest, 4 * MIB)?;
+    for _ in 0..TIMES {
+        guest.attach_user_vif(2)?;
+        let own = guest.address_of(2);
+        let to = rig.driver.served_gateway(2);
+        frontend_works(guest, 2, &own, &to)?;
+        guest.detach_vif(2)?;
+    }
+    flows.into_iter().try_for_each(Background::whole)
+}
+
+/// Has the user-space frontend connect and exchange frames.
+fn frontend_works(guest: &Guest, handle: u32, own: &str, to: &str) -> Result<()> {
+    let script = format!("{PROGRAM} check --handle {handle} --own {own} --to {to}");
+    guest.run_within(&script, Duration::from_secs(240))?;
+    Ok(())
+}
+
+fn rebind(context: &mut Context, rig: &Rig) -> Result<()> {
+    let (driver, guest) = (&rig.driver, &rig.guest);
+    let limit = context.lab()?.limit(300);
+    let name = format!("vif-{}-0", guest.domid()?);
+    for command in [
+        format!("netback-reload --rebind {name}"),
+        format!("netback-reload --from netback --load 'insmod {DOM0_DIR}/netback.ko'"),
+    ] {
+        let flows = begin(context, rig, guest, 4 * MIB)?;
+        driver.run_within(&command, limit)?;
+        flows
+            .into_iter()
+            .try_for_each(Background::whole)
+            .with_context(|| command.clone())?;
+    }
+    ping(guest, &guest.gateway(), 3, 1000, limit)
+}
+
+fn destroy(context: &mut Context, rig: &Rig) -> Result<()> {
+    let lab = context.lab()?;
+    let mut guest = lab.guest().pv().backend(&rig.driver).start()?;
+    let flows = begin(context, rig, &guest, 4096 * MIB)?;
+    guest.reboot()?;
+    flows.into_iter().for_each(Background::abandon);
+    ping(&guest, &guest.gateway(), 3, 1000, lab.limit(240))?;
+    let flows = begin(context, rig, &guest, 4096 * MIB)?;
+    let vif = guest.vif_name(0)?;
+    guest.destroy()?;
+    flows.into_iter().for_each(Background::abandon);
+    let gone = format!("while [ -e /sys/class/net/{vif} ]; do sleep 0.1; done");
+    rig.driver
+        .run_within(&gone, lab.limit(240))
+        .with_context(|| format!("{vif} stays after its guest has gone"))?;
+    both(context, rig, MIB).context("of another guest")
+}
+
+fn attacks(context: &mut Context, rig: &Rig) -> Result<()> {
+    const SECONDS: u64 = 2;
+    let limit = context.lab()?.limit(400);
+    let guest = &rig.guest;
+    let (own, to) = (guest.address_of(VIF), rig.driver.served_gateway(VIF));
+    let (mut held, all) = (0, attack::all());
+    for attack in &all {
+        let mark = Mark::set_in(&rig.driver, attack.name)?;
+        let report: attack::Report = guest
+            .run_frontend(
+                &format!(
+                    "attack {} --handle {VIF} --own {own} --to {to} --seed 1 --seconds {SECONDS}",
+                    attack.name
+                ),
+                limit,
+            )
+            .with_context(|| format!("the attack {}", attack.name))?;
+        ensure!(report.held, "{}: {}", attack.name, report.detail);
+        health::check_in(&rig.driver, "the driver domain", Some(&mark))
+            .with_context(|| format!("because of the attack {}", attack.name))?;
+        held += 1;
+    }
+    ui::note(format!("{held} of {} attacks held under KASAN", all.len()));
+    frontend_works(guest, VIF, &own, &to)?;
+    both(context, rig, MIB).context("of the attacker's other vif")
+}
+
+fn random(context: &mut Context, rig: &Rig) -> Result<()> {
+    let guest = &rig.guest;
+    let (own, to) = (guest.address_of(VIF), rig.driver.served_gateway(VIF));
+    let report: fuzz::Report = guest.run_frontend(
+        &format!("fuzz --handle {VIF} --own {own} --to {to} --slots {SLOTS} --seed 7"),
+        context.lab()?.limit(1200),
+    )?;
+    ui::note(format!(
+        "{} slots, {} responses due, {} wrong, {} missing, {} duplicate",
+        report.slots, report.responses_due, report.wrong, report.missing, report.duplicate
+    ));
+    ensure!(
+        report.slots >= SLOTS && report.wrong + report.missing + report.duplicate == 0,
+        "{report:?}"
+    );
+    frontend_works(guest, VIF, &own, &to)
+}
+
+fn faults(context: &mut Context, rig: &Rig) -> Result<()> {
+    let lab = context.lab()?;
+    let to = rig.driver.served_gateway(VIF);
+    fail_allocations(&lab, &rig.driver, &rig.guest, &to)?;
+    both(context, rig, MIB).context("afterwards")
+}
+
+/// Has allocations that the module asks for fail, its own and those of what it calls: seldom, so
+/// that most operations get somewhere. `$1` is on or off.
+const INJECT: &str = r#"
+cd /sys/kernel/debug
+start=$(cat /sys/module/netback/sections/.text)
+size=$(awk '$1 == "netback" { print $2 }' /proc/modules)
+[ -n "$start" ] && [ -n "$size" ] || exit 1
+for kind in failslab fail_page_alloc; do
+	( cd $kind || exit 1
+	echo 0 > probability
+	echo 0 > verbose
+	echo N > task-filter
+	echo N > ignore-gfp-wait
+	[ ! -e ignore-gfp-highmem ] || echo N > ignore-gfp-highmem
+	[ ! -e min-order ] || echo 0 > min-order
+	echo $start > require-start
+	printf '0x%x\n' $((start + size)) > require-end
+	echo 32 > stacktrace-depth
+	echo 1 > interval
+	echo 0 > space
+	echo 1000000000 > times
+	echo PROBABILITY > probability ) || exit 1
+done
+"#;
+
+/// How often each kind of allocation has failed, then off.
+const INJECTED: &str = r#"
+cd /sys/kernel/debug
+for kind in failslab fail_page_alloc; do
+	echo 0 > $kind/probability
+	echo $((1000000000 - $(cat $kind/times)))
+done
+"#;
+
+/// The least probability there is, in percent.
+const PROBABILITY: &str = "1";
+
+/// Operations of the user-space frontend against a backend in `host` whose allocations fail.
+fn fail_allocations(lab: &Lab, host: &Machine, guest: &Guest, to: &str) -> Result<()> {
+    let own = guest.address_of(VIF);
+    frontend_works(guest, VIF, &own, to)?;
+    let before = Left::count(host)?;
+    let bridge = format!("br{VIF}");
+    let mac = host.read(&format!("/sys/class/net/{bridge}/address"))?;
+    host.run(&INJECT.replace("PROBABILITY", PROBABILITY))
+        .context("the kernel does not have allocations fail")?;
+    let report: Result<endure::Report> = guest.run_frontend(
+        &format!(
+            "endure --handle {VIF} --own {own} --to {to} --mac {} --operations {OPERATIONS} --seed 5",
+            mac.trim()
+        ),
+        lab.limit(2400),
+    );
+    let injected = host.run(INJECTED)?;
+    let report = report?;
+    let counts: Vec<u64> = injected
+        .stdout
+        .lines()
+        .map(|line| Ok(line.trim().parse()?))
+        .collect::<Result<_>>()?;
+    let [slab, pages] = counts[..] else {
+        bail!("failed allocations: {:?}", injected.stdout);
+    };
+    ui::note(format!(
+        "{} operations ({} connects of which {} refused, {} bursts, {} bursts of echoes, {} \
+         disconnects of which {} stuck), {} frames sent, {} slots answered with an error, {} frames \
+         received; {slab} slab and {pages} page allocations failed",
+        report.operations,
+        report.connects,
+        report.refused,
+        report.bursts,
+        report.echoes,
+        report.disconnects,
+        report.stuck,
+        report.sent,
+        report.errors,
+        report.received,
+    ));
+    ensure!(
+        report.operations >= OPERATIONS && report.unanswered == 0,
+        "{report:?}"
+    );
+    ensure!(
+        slab > 100 && pages > 10 && report.refused > 0 && report.received > 0,
+        "few allocations failed: {slab} slab, {pages} page; {report:?}"
+    );
+    // It works as before, and nothing is left.
+    frontend_works(guest, VIF, &own, to).context("when allocations no longer fail")?;
+    Left::count(host)?.check(&before)
+}
+
+/// What could be left behind, besides memory, for which there is kmemleak.
+#[derive(Debug, PartialEq, Eq)]
+struct Left(String);
+
+impl Left {
+    fn count(host: &Machine) -> Result<Self> {
+        const COUNT: &str = "sleep 2; echo irqs $(grep -c xen-dyn /proc/interrupts); \
+            echo netdevs $(ls /sys/class/net | wc -l); \
+            echo vifs $(ls /sys/bus/xen-backend/devices | grep -c '^vif-'); \
+            echo mapped $(grep -c xenbus_map /proc/vmallocinfo)";
+        Ok(Self(host.run(COUNT)?.stdout))
+    }
+
+    fn check(&self, before: &Self) -> Result<()> {
+        ensure!(
+            self == before,
+            "left behind: there were\n{}and are\n{}",
+            before.0,
+            self.0
+        );
+        Ok(())
+    }
+}
+
+fn leaks(context: &mut Context, rig: &Rig) -> Result<()> {
+    let lab = context.lab()?;
+    // First with everything in place: what is in use is no leak, and neither is found as one.
+    scan(&rig.driver)?;
+    if let Some(guest) = context.guests.remove(BEHIND) {
+        guest.destroy()?;
+    }
+    unload_and_scan(&lab, &rig.driver)
+}
+
+/// Unloads the module, has kmemleak look, and loads it again.
+fn unload_and_scan(lab: &Lab, host: &Machine) -> Result<()> {
+    host.run_within("rmmod netback", lab.limit(300))?;
+    scan(host)?;
+    host.run_within(&format!("insmod {DOM0_DIR}/netback.ko"), lab.limit(300))?;
+    Ok(())
+}
+
+/// Fails if kmemleak finds memory that nobody refers to.
+fn scan(host: &Machine) -> Result<()> {
+    // What is younger than a few seconds is not judged, and a leak is one that is seen twice.
+    const SCAN: &str = "cd /sys/kernel/debug; sleep 6; echo scan > kmemleak && sleep 1 && \
+                        echo scan > kmemleak && cat kmemleak";
+    let found = host.run_within(SCAN, Duration::from_secs(900))?;
+    ensure!(
+        found.text().is_empty(),
+        "kmemleak finds:\n{}",
+        found.text().lines().take(60).collect::<Vec<_>>().join("\n")
+    );
+    Ok(())
+}
+
+/// Loads the module with its KUnit tests, runs these, and wants all of them to pass.
+fn kunit(lab: &Lab, host: &Machine, kernel: DebugKernel) -> Result<()> {
+    let sdk = lab.sdk();
+    let tree = sdk.module_tree(GuestKernel::Debug(kernel))?;
+    let name = format!("{}-kunit", kernel.name());
+    let module = lab
+        .checkout()
+        .module_for(&tree, &name, &["CONFIG_NETBACK_KUNIT=y"])?;
+    host.put_file(&module, "/tmp/netback-kunit.ko")?;
+    let mark = Mark::set_in(host, "kunit")?;
+    host.run_within(
+        "netback-reload --from netback --load 'insmod /tmp/netback-kunit.ko'",
+        lab.limit(300),
+    )?;
+    let results = host.run_within(
+        "cd /sys/kernel/debug/kunit; for suite in netback_*; do echo 1 > $suite/run; \
+         cat $suite/results; done",
+        lab.limit(300),
+    );
+    let log = health::log_of(host, Some(&mark))?;
+    host.run_within(
+        &format!("netback-reload --from netback --load 'insmod {DOM0_DIR}/netback.ko'"),
+        lab.limit(300),
+    )?;
+    let results = results?.stdout;
+    let tests = |how: &str| {
+        let lines = results.lines().map(str::trim_start);
+        // The line of a suite is not indented.
+        let indented = lines.zip(results.lines()).filter(|(a, b)| a.len() < b.len());
+        indented.filter(|(line, _)| line.starts_with(how)).count()
+    };
+    let (passed, failed) = (tests("ok "), tests("not ok "));
+    ui::note(format!("KUnit: {passed} tests passed, {failed} failed"));
+    ensure!(
+        passed > 0 && failed == 0,
+        "KUnit says:\n{results}\n{}",
+        crate::process::tail_of(&log, 60)
+    );
+    health::check_in(host, "the machine", Some(&mark))
+}
