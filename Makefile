@@ -17,7 +17,8 @@ MODULE_DIR = $(DESTDIR)/lib/modules/$(RELEASE)/updates
 
 .PHONY: all modules install modules_install vifctl vifctl_install uninstall clean help \
 	fmt rustfmt fmt-check clippy unsafe-check \
-	demo test test-debug check lifecycle hostile fuzz bench bench-quick lab-setup lab-shell lab-info lab-clean
+	demo test test-debug check lifecycle soak hostile fuzz bench bench-quick \
+	lab-setup lab-shell lab-info lab-clean
 
 all: modules
 
@@ -111,6 +112,10 @@ bench-quick:
 lifecycle:
 	@$(LAB) lifecycle
 
+# EVENTS of the life cycle at random from SEED, on two guests with traffic.
+soak:
+	@$(LAB) soak --events $(or $(EVENTS),100) --seed $(or $(SEED),1)
+
 hostile:
 	@$(LAB) hostile
 
@@ -147,6 +152,8 @@ help:
 	@echo '                        instructions; build/bench/report.html shows the figures'
 	@echo '  make bench-quick      key figures, held against the record in Documentation/bench'
 	@echo '  make lifecycle        guests and their backend stop, go, move and come back, with traffic'
+	@echo '  make soak EVENTS=n SEED=n'
+	@echo '                        the same at random, n events (100) from a seed (1)'
 	@echo '  make hostile          a guest attacks this backend and the kernel'"'"'s with all it has'
 	@echo '  make lab-shell        an interactive dom0 with the module loaded and a guest running'
 	@echo '  make lab-setup, lab-info, lab-clean'

@@ -7,9 +7,12 @@
 //! way the agent carries out what [`netback_proto::ToAgent`] asks and runs until it is killed.
 
 mod bench;
+mod chat;
 mod exec;
 mod files;
 mod foreign;
+mod kexec;
+mod leave;
 mod link;
 mod net;
 mod port;
@@ -34,9 +37,23 @@ fn run() -> Result<()> {
         }
         Some("guest") => {
             let stream = ring::publish().context("cannot offer the shared ring to dom0")?;
-            ring::end_when_moved().context("cannot watch for another domain")?;
             let writer = stream.try_clone().context("cannot duplicate the stream")?;
             serve::serve(stream, writer, false)
+        }
+        Some("kexec") => {
+            let words: Vec<String> = std::env::args().skip(2).collect();
+            match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+                ["load", kernel, image] => kexec::load(kernel, image, false),
+                ["load-for-panic", kernel, image] => kexec::load(kernel, image, true),
+                ["start"] => kexec::start(),
+                _ => bail!("say load or load-for-panic with a kernel and an image, or start"),
+            }
+        }
+        Some("leave") => {
+            let limit = std::env::args()
+                .nth(2)
+                .context("say how long, in seconds")?;
+            leave::leave(Duration::from_secs(limit.parse()?))
         }
         Some("compute") => compute(),
         Some("bench") => bench::run(std::env::args().skip(2)),
@@ -59,6 +76,17 @@ fn run() -> Result<()> {
             let to = words.next().context("name the address")?;
             let micros = words.next().context("say how often, in microseconds")?;
             pulse::send(to.parse()?, Duration::from_micros(micros.parse()?))
+        }
+        Some("echo") => {
+            let at = std::env::args().nth(2).context("name the address")?;
+            chat::echo(at.parse()?)
+        }
+        Some("talk") => {
+            let words: Vec<String> = std::env::args().skip(2).collect();
+            let [to, rate, report] = words.as_slice() else {
+                bail!("say to whom, how many bytes a second, and where to report");
+            };
+            chat::talk(to.parse()?, rate.parse()?, report)
         }
         Some("transfer") => transfer(std::env::args().skip(2)),
         Some("lend") => {

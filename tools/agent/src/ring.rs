@@ -14,7 +14,6 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{fence, AtomicU32, Ordering};
-use std::time::Duration;
 
 use anyhow::{bail, ensure, Context, Result};
 use netback_xen::{Access, EventChannel, SharedPages, Xenstore, PAGE};
@@ -231,24 +230,6 @@ pub fn publish() -> Result<UnixStream> {
             std::process::exit(1);
         })?;
     Ok(far)
-}
-
-/// In a guest: ends the agent when the guest finds itself in another domain. Neither grants nor
-/// event channels of user space come along when a guest is restored, so it has to begin anew.
-pub fn end_when_moved() -> Result<()> {
-    const NODE: &str = "domid";
-    let mut store = Xenstore::connect()?;
-    let home = store.read(NODE)?;
-    std::thread::Builder::new()
-        .name("moved".into())
-        .spawn(move || loop {
-            std::thread::sleep(Duration::from_millis(200));
-            if store.read(NODE).is_ok_and(|now| now != home) {
-                eprintln!("netback-agent: the guest has been restored");
-                std::process::exit(0);
-            }
-        })?;
-    Ok(())
 }
 
 /// In dom0: maps the rings that `domid` offers with the value of its xenstore node.

@@ -28,5 +28,7 @@ lab-net
 echo "lab: starting the agent"
 while :; do
 	netback-agent guest
+	# A guest that leaves its domain has no agent meanwhile.
+	while [ -e /run/leaving ]; do sleep 0.1; done
 	sleep 1
 done

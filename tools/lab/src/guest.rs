@@ -18,6 +18,8 @@ use crate::machine::Machine;
 use crate::process::tail_of;
 use crate::setup::GuestKernel;
 
+mod moves;
+
 /// What a guest runs as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -287,8 +289,8 @@ impl Guest {
             None => String::new(),
         };
         format!(
-            "mac=00:16:3e:4e:{:02x}:{handle:02x},bridge=br{},{},devid={handle}{backend}",
-            self.number,
+            "mac={},bridge=br{},{},devid={handle}{backend}",
+            self.mac(handle),
             handle % 4,
             self.hotplug
         )
@@ -338,7 +340,10 @@ impl Guest {
 
     /// Creates it, and has it be what it was.
     fn create_again(&mut self) -> Result<()> {
-        self.xl(&format!("create -q {}", self.config_path()))?;
+        // The toolstack takes one vif after the other.
+        let limit = self.lab.limit(120 + 10 * self.vifs().len() as u64);
+        let create = format!("xl create -q {}", self.config_path());
+        self.dom0()?.run_within(&create, limit)?;
         let domid = self
             .find_domid()?
             .context("the guest was created and is gone already")?;
@@ -359,6 +364,22 @@ impl Guest {
         self.destroy()?;
         self.create_again()
             .with_context(|| format!("cannot start {} again\n{}", self.name, self.tails()))
+    }
+
+    /// Waits until the toolstack has started it anew, after its kernel went down by itself.
+    pub fn come_back(&mut self) -> Result<()> {
+        let old = self.state().domid;
+        match old {
+            Some(old) => self.follow(old, "does not come back"),
+            // It was about to be started.
+            None => {
+                if let Some(domid) = self.find_domid()? {
+                    self.xl(&format!("destroy {domid}"))?;
+                    self.wait_gone(domid, self.lab.limit(30))?;
+                }
+                self.restart()
+            }
+        }
     }
 
     /// The domain that has this guest's name now.
@@ -428,6 +449,11 @@ impl Guest {
     /// Address of one of its vifs.
     pub fn address_of(&self, handle: u32) -> String {
         format!("10.{}.{handle}.{}", self.network(), self.number)
+    }
+
+    /// Ethernet address of one of its vifs.
+    pub fn mac(&self, handle: u32) -> String {
+        format!("00:16:3e:4e:{:02x}:{handle:02x}", self.number)
     }
 
     /// IPv6 address of its vif 0.
@@ -575,29 +601,6 @@ impl Guest {
     /// Lets them go on.
     pub fn unpause(&self) -> Result<()> {
         self.xl(&format!("unpause {}", self.domid()?)).map(drop)
-    }
-
-    /// Saves it into a file of dom0, where it ends, and restores it from there.
-    ///
-    /// What its agent ran is gone then, unless it was started with `setsid`.
-    pub fn save_and_restore(&mut self) -> Result<()> {
-        let old = self.domid()?;
-        let file = format!("/tmp/{}.save", self.name);
-        let limit = self.lab.limit(400);
-        let save = format!("xl save {old} {file}");
-        self.dom0()?.run_within(&save, limit)?;
-        let restore = format!("xl restore {file} && rm {file}");
-        self.dom0()?.run_within(&restore, limit)?;
-        self.follow(old, "is not there after it was restored")
-    }
-
-    /// Moves it, running, into another domain of the same machine.
-    pub fn migrate(&mut self) -> Result<()> {
-        let old = self.domid()?;
-        // Without a shell on another host: the receiving end is run as it is.
-        let script = format!("xl migrate -s '' {old} 'xl migrate-receive'");
-        self.dom0()?.run_within(&script, self.lab.limit(400))?;
-        self.follow(old, "is not there after it was migrated")
     }
 
     /// Plugs in the vif `handle` and waits until the guest has its address.

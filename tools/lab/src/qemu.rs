@@ -47,6 +47,8 @@ pub struct Config {
     pub kvm: bool,
     /// Emulate all processors in one thread. Slower by a quarter, but two such labs do not stop each
     /// other where there are two processors: none spins on a lock whose holder waits for its turn.
+    ///
+    /// No place for PVH guests: see [`crate::lab::was_interrupted_twice`].
     pub one_thread: bool,
     /// What to boot.
     pub boot: Boot,

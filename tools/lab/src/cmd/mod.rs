@@ -57,6 +57,8 @@ enum Command {
     TestDebug(debug::DebugArgs),
     /// Run the tests of the life cycle, also those that take long.
     Lifecycle(LifecycleArgs),
+    /// Have events of the life cycle happen at random, on two guests with traffic.
+    Soak(SoakArgs),
     /// Measure the module and the kernel's own driver, in time that counts instructions.
     Bench(bench::BenchArgs),
     /// Say what the lab is made of and where.
@@ -248,6 +250,45 @@ fn lifecycle(args: &LifecycleArgs) -> ExitCode {
     test(&args.test, context, suite::lifecycle())
 }
 
+#[derive(Args)]
+struct SoakArgs {
+    /// How many events.
+    #[arg(long, default_value_t = 100)]
+    events: u64,
+    /// What they follow from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Save, restore and migrate the guests, too.
+    #[arg(long)]
+    travel: bool,
+    /// The backend's module parameters.
+    #[arg(long, default_value = "")]
+    params: String,
+}
+
+fn soak(args: &SoakArgs) -> ExitCode {
+    let outcome = suite::soak::run(
+        Driver::Netback,
+        &args.params,
+        &suite::soak::Options {
+            events: args.events,
+            seed: args.seed,
+            travel: args.travel,
+        },
+    );
+    match outcome {
+        Ok(()) => {
+            println!("soak: ok");
+            ExitCode::SUCCESS
+        }
+        Err(e) => {
+            println!("{e:#}");
+            println!("soak: FAILED: {}", suite::record::first_line(&e));
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Runs tests of these suites, in contexts that `context` makes.
 fn test(
     args: &TestArgs,
@@ -354,6 +395,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         }
         Command::TestDebug(args) => return debug::run(&args),
         Command::Lifecycle(args) => return Ok(lifecycle(&args)),
+        Command::Soak(args) => return Ok(soak(&args)),
         Command::Bench(args) => return bench::run(&args),
         Command::Info => info()?,
         Command::Clean => clean()?,

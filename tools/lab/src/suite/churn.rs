@@ -48,6 +48,18 @@ exit 0
 /// The same with what the toolstack does in xenstore, for four vifs at once: most of the time goes
 /// by in waiting for grace periods.
 const BY_HAND: &str = r#"
+for h in 1 2 3 4; do
+	( vif $h; for i in $(seq $((N / 4))); do cycle; done; echo good ) > /run/cycles.$h 2>&1 &
+done
+wait
+for h in 1 2 3 4; do
+	tail -n 1 /run/cycles.$h | grep -q good || { tail -n 30 /run/cycles.$h; exit 1; }
+done
+exit 0
+"#;
+
+/// One vif attached and detached with what the toolstack does in xenstore.
+const CYCLE: &str = r#"
 cycle() {
 	xenstore-write $B "" $F ""
 	xenstore-chmod $B n0 r$D
@@ -61,14 +73,6 @@ cycle() {
 	await_gone
 	xenstore-rm $B $F
 }
-for h in 1 2 3 4; do
-	( vif $h; for i in $(seq $((N / 4))); do cycle; done; echo good ) > /run/cycles.$h 2>&1 &
-done
-wait
-for h in 1 2 3 4; do
-	tail -n 1 /run/cycles.$h | grep -q good || { tail -n 30 /run/cycles.$h; exit 1; }
-done
-exit 0
 "#;
 
 /// What both have in common.
@@ -103,9 +107,14 @@ await_gone() {
 "#;
 
 fn cycles(lab: &Lab, domid: u16, how: &str, n: u32) -> Result<()> {
-    let script = format!("D={domid}; N={n}\n{AWAIT}{how}");
+    let script = format!("D={domid}; N={n}\n{AWAIT}{CYCLE}{how}");
     lab.dom0().run_within(&script, lab.limit(900))?;
     Ok(())
+}
+
+/// Attaches and detaches the vif `handle` with what the toolstack does in xenstore.
+pub(super) fn cycle_by_hand(lab: &Lab, domid: u16, handle: u32) -> Result<()> {
+    cycles(lab, domid, &format!("vif {handle}; i=1; cycle; exit 0"), 1)
 }
 
 fn attach_detach(context: &mut Context) -> Result<()> {

@@ -131,7 +131,7 @@ pub(super) fn kinds(context: &Context, else_only: Kind) -> Vec<Kind> {
 }
 
 /// The same scenario with a guest of each kind, or with one of a kind if time is short.
-fn with_each_kind(
+pub(super) fn with_each_kind(
     context: &mut Context,
     name: &str,
     else_only: Kind,
@@ -174,7 +174,8 @@ pub(super) fn busy(
     Ok(flows)
 }
 
-fn whole<const N: usize>(flows: [Background; N]) -> Result<()> {
+/// Waits for transfers, and wants everything to have arrived.
+pub(super) fn whole<const N: usize>(flows: [Background; N]) -> Result<()> {
     for (number, flow) in flows.into_iter().enumerate() {
         flow.whole().with_context(|| format!("transfer {number}"))?;
     }

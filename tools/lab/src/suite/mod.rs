@@ -5,24 +5,31 @@
 mod basic;
 mod bringup;
 mod churn;
+mod crowd;
 mod debug;
+mod endings;
+mod events;
 mod features;
 mod floods;
 pub mod health;
 mod host_side;
 mod hotplug;
 mod injector;
+mod kexec;
 mod lifecycle;
 mod loading;
 mod network;
 mod offload;
 mod own_frontend;
+mod patience;
 mod pause;
 mod policy;
 pub mod record;
 mod rings;
+pub mod soak;
 mod steering;
 pub mod traffic;
+mod travel;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -103,6 +110,12 @@ pub fn lifecycle() -> Vec<Vec<Test>> {
         bringup::long(),
         hotplug::long(),
         pause::long(),
+        soak::tests(),
+        endings::tests(),
+        travel::tests(),
+        patience::tests(),
+        crowd::tests(),
+        kexec::tests(),
         lifecycle::tests(),
         churn::tests(),
         others,
@@ -125,6 +138,18 @@ pub fn lockdep() -> Vec<Vec<Test>> {
 
 /// Those of both that are enough for a quick look.
 pub use debug::QUICK as QUICK_DEBUG;
+
+/// What kinds of guests a test of the life cycle has that does not record its scenarios.
+fn guests_of(test: &str) -> &'static str {
+    match test {
+        "reboot"
+        | "shutdown"
+        | "destroy-in-traffic"
+        | "reload-in-traffic"
+        | "user-space-frontend" => "pv and pvh",
+        _ => "pv",
+    }
+}
 
 /// What tests share: a lab and guests that stay up from one to the next.
 pub struct Context {
@@ -358,8 +383,21 @@ impl Tally {
     fn run(&mut self, context: &mut Context, test: &Test) {
         ui::note(format!("test {} ...", test.name));
         let start = Instant::now();
+        let scenarios = context.records.len();
         let outcome = context.run(test);
         let took = start.elapsed().as_secs_f64();
+        if context.thorough && context.records.len() == scenarios {
+            // It is a scenario by itself, with guests of its choice.
+            let why = outcome.as_ref().err();
+            context.records.push(Record {
+                scenario: test.name.to_owned(),
+                guest: guests_of(test.name).to_owned(),
+                verdict: if why.is_none() { "ok" } else { "FAILED" }.to_owned(),
+                why: why.map(record::first_line),
+                seconds: took,
+                ..Record::default()
+            });
+        }
         match outcome {
             Ok(()) => {
                 self.passed += 1;

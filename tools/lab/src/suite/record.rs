@@ -48,6 +48,12 @@ impl Record {
     }
 }
 
+/// What an error comes to, in one line.
+pub fn first_line(error: &anyhow::Error) -> String {
+    let why = format!("{error:#}");
+    why.lines().next().unwrap_or_default().to_owned()
+}
+
 /// Puts `new` in the place of what `all` has of the same scenarios.
 fn merge(all: &mut Vec<Record>, new: &[Record]) {
     for record in new {

@@ -202,7 +202,21 @@ impl Flow {
 /// Datagrams at a steady pace and the answers to them, which show how long the way is interrupted.
 pub struct Pulse {
     sender: Process,
-    reflector: Process,
+    /// Unless it runs by itself.
+    reflector: Option<Process>,
+}
+
+const PULSE_PORT: u16 = 7007;
+
+/// Waits for a word of a process that says when it is ready.
+fn spoken(process: &Process, what: &str) -> Result<()> {
+    match process.next(Duration::from_secs(60))? {
+        Some(FromAgent::Output { stderr: false, .. }) => Ok(()),
+        Some(FromAgent::Output { data, .. }) => {
+            bail!("{what}: {}", String::from_utf8_lossy(&data))
+        }
+        other => bail!("{what}: {other:?}"),
+    }
 }
 
 /// What the sender of a pulse prints.
@@ -214,28 +228,43 @@ struct Answers {
 impl Pulse {
     /// Begins to send a datagram every `micros` microseconds.
     pub fn begin(from: &Machine, to: &Machine, address: &str, micros: u32) -> Result<Self> {
-        const PORT: u16 = 7007;
-        let at = format!("{address}:{PORT}");
-        let spoken = |process: &Process, what: &str| match process.next(Duration::from_secs(60))? {
-            Some(FromAgent::Output { stderr: false, .. }) => Ok(()),
-            Some(FromAgent::Output { data, .. }) => {
-                bail!("{what}: {}", String::from_utf8_lossy(&data))
-            }
-            other => bail!("{what}: {other:?}"),
-        };
+        let at = format!("{address}:{PULSE_PORT}");
         let reflector = to.start(&["netback-agent", "reflect", &at], Duration::ZERO, None)?;
         spoken(&reflector, "what reflects a pulse")?;
-        let argv = ["netback-agent", "pulse", &at, &micros.to_string()];
+        Ok(Self {
+            sender: Self::send(from, &at, micros)?,
+            reflector: Some(reflector),
+        })
+    }
+
+    /// The same to a guest that is going to move, and whose agent ends meanwhile.
+    pub fn begin_to_traveller(from: &Machine, to: &Guest, micros: u32) -> Result<Self> {
+        let at = format!("{}:{PULSE_PORT}", to.address());
+        let script = format!(
+            "setsid netback-agent reflect {at} > /run/reflect 2>&1 < /dev/null & \
+             echo $! > /run/reflect.pid; until grep -q listening /run/reflect; do sleep 0.05; done"
+        );
+        to.run(&script)?;
+        Ok(Self {
+            sender: Self::send(from, &at, micros)?,
+            reflector: None,
+        })
+    }
+
+    fn send(from: &Machine, at: &str, micros: u32) -> Result<Process> {
+        let argv = ["netback-agent", "pulse", at, &micros.to_string()];
         let sender = from.start(&argv, Duration::ZERO, None)?;
         spoken(&sender, "what sends a pulse")?;
-        Ok(Self { sender, reflector })
+        Ok(sender)
     }
 
     /// Ends it, and says the longest time without an answer, in milliseconds.
     pub fn end(self, limit: Duration) -> Result<f64> {
         self.sender.end_input()?;
         let output = self.sender.wait(limit)?;
-        self.reflector.kill(libc::SIGKILL)?;
+        if let Some(reflector) = &self.reflector {
+            reflector.kill(libc::SIGKILL)?;
+        }
         let last = output.text().lines().last().unwrap_or_default();
         let answers: Answers = serde_json::from_str(last)
             .with_context(|| format!("a pulse ended with {:?}{}", output.stdout, output.stderr))?;
