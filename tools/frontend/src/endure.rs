@@ -162,9 +162,7 @@ fn echoes(vif: &mut Vif, plan: &Plan, rng: &mut Rng, report: &mut Report) -> Res
     send(vif, &frame, report);
     for queue in 0..vif.queue_count() {
         let wait = Duration::from_millis(if queue == 0 { 20 } else { 0 });
-        let frames = vif
-            .parts(queue)?
-            .receive(BURST as usize, true, wait)?;
+        let frames = vif.parts(queue)?.receive(BURST as usize, true, wait)?;
         report.received += frames.len() as u64;
     }
     Ok(())

@@ -137,7 +137,12 @@ impl Checkout {
         const DIR: &str = "tools/faultinject";
         let log = self.build_dir()?.join("faultinject.log");
         let tree = sdk.module_tree(GuestKernel::Dom0s)?;
-        self.make_in(&tree, &format!("{SOURCE_IN_ROOT}/{DIR}"), &["modules"], &log)?;
+        self.make_in(
+            &tree,
+            &format!("{SOURCE_IN_ROOT}/{DIR}"),
+            &["modules"],
+            &log,
+        )?;
         Ok(self.dir.join(DIR).join("netback_fault.ko"))
     }
 

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context, Result};
 
+use super::step;
+
 /// Round trips that are made first and not counted.
 const WARM_UP: usize = 20;
 /// How long one answer may take.
@@ -77,6 +79,7 @@ pub fn request_response(to: SocketAddr, count: usize) -> Result<Times> {
         .with_context(|| format!("cannot connect to {to}"))?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
+    step::wait();
     measure(count, |_| {
         let mut byte = [1];
         stream.write_all(&byte)?;
@@ -181,6 +184,7 @@ impl Icmp {
 pub fn ping(to: Ipv4Addr, count: usize) -> Result<Times> {
     let socket = Icmp::connect(to)?;
     let me = (std::process::id() as u16).to_be_bytes();
+    step::wait();
     measure(count, |number| {
         let number = number.to_be_bytes();
         let mut request = [0; 64];

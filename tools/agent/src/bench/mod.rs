@@ -3,12 +3,13 @@
 //! What the lab's benchmark needs done inside a machine. Each tool prints one line of JSON.
 //!
 //! `netback-agent bench TOOL ARGUMENTS`, where the tools are `echo`, `rr`, `ping`, `send`,
-//! `receive`, `watch`, `runstate`, `plug`, `grant` and `copy`.
+//! `receive`, `watch`, `in-step`, `runstate`, `plug`, `grant` and `copy`.
 
 mod grants;
 mod hypercall;
 mod latency;
 mod plug;
+mod step;
 mod stream;
 mod watch;
 
@@ -70,6 +71,10 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<()> {
             let time = Duration::from_millis(arguments.parse("a number of milliseconds")?);
             let enough = arguments.parse("how much is to grow first")?;
             println!("{}", watch::watch(time, enough, arguments.0)?);
+            Ok(())
+        }
+        "in-step" => {
+            step::wait();
             Ok(())
         }
         "runstate" => {

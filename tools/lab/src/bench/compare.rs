@@ -62,6 +62,7 @@ mod tests {
             value,
             unit: String::new(),
             spread: 0.0,
+            runs: 1,
         };
         Record {
             results: vec![

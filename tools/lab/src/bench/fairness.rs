@@ -8,11 +8,19 @@ use serde::Deserialize;
 use super::pktgen::Sink;
 use super::station::{tool, Station};
 use super::tcp;
+use crate::suite::traffic::statistic;
+use crate::ui;
 
 /// How long is looked at, in milliseconds of the machine.
 const WINDOW_MS: u32 = 400;
+/// Beside a flood, when the domains take turns of 30 ms at the processors.
+const LONG_WINDOW_MS: u32 = 800;
+/// Vifs of one guest.
+const VIFS: u32 = 8;
 /// A flow that has moved so many bytes has left its slow start.
 const ENOUGH: u32 = 1_000_000;
+/// The guest that floods.
+const FLOODER: usize = 2;
 /// The port of the receiver.
 const PORT: u16 = 6000;
 
@@ -57,7 +65,7 @@ fn give_addresses(station: &Station, flows: &[Flow]) -> Result<()> {
 }
 
 /// Has all `flows` send to dom0 as fast as they can; returns the Mbit/s of each.
-fn rates(station: &Station, flows: &[Flow]) -> Result<Vec<f64>> {
+fn rates(station: &Station, flows: &[Flow], window: u32) -> Result<Vec<f64>> {
     let dom0 = station.dom0();
     let limit = station.limit(120);
     give_addresses(station, flows)?;
@@ -81,7 +89,7 @@ fn rates(station: &Station, flows: &[Flow]) -> Result<Vec<f64>> {
             clients.push(guest.spawn(&format!("exec netback-agent bench send {to} 1 0"))?);
         }
     }
-    let arguments = format!("watch {WINDOW_MS} {ENOUGH} {counters}");
+    let arguments = format!("watch {window} {ENOUGH} {counters}");
     let looked: Watched = tool(&dom0, &arguments, limit)?;
     for client in &clients {
         client.kill(libc::SIGKILL)?;
@@ -97,7 +105,7 @@ fn rates(station: &Station, flows: &[Flow]) -> Result<Vec<f64>> {
     Ok(looked.growth.iter().map(rate).collect())
 }
 
-/// The first `count` vifs, of both guests in turn.
+/// The first `count` vifs, of the first two guests in turn.
 fn flows(count: u32) -> Vec<Flow> {
     (0..count)
         .map(|n| Flow {
@@ -109,15 +117,23 @@ fn flows(count: u32) -> Vec<Flow> {
 
 /// `count` vifs send to dom0.
 pub fn active(station: &mut Station, count: u32) -> Result<()> {
-    let rates = rates(station, &flows(count))?;
-    station.note("throughput", "Mbit/s", rates.iter().sum());
-    station.note("fairness", "index", jain(&rates));
+    let rates = rates(station, &flows(count), WINDOW_MS)?;
+    note(station, &rates);
     Ok(())
 }
 
-/// The first guest floods its first vif with small frames; the four vifs of the second send.
-pub fn flooded(station: &mut Station) -> Result<()> {
-    let flooder = station.guest(0)?;
+/// The first `count` vifs, of one guest if it has as many: of two, Xen decides how much of a
+/// processor each gets to send with.
+fn neighbours(count: u32) -> Vec<Flow> {
+    if count > VIFS {
+        return flows(count);
+    }
+    (0..count).map(|handle| Flow { guest: 0, handle }).collect()
+}
+
+/// `count` vifs send while the third guest floods its own.
+pub fn flooded(station: &mut Station, count: u32) -> Result<()> {
+    let flooder = station.guest(FLOODER)?;
     let _sink = Sink::set(&station.dom0(), &flooder.vif_name(0)?)?;
     let flood = flooder.spawn(
         "modprobe pktgen; p=/proc/net/pktgen; echo rem_device_all > $p/kpktgend_0
@@ -126,14 +142,23 @@ pub fn flooded(station: &mut Station) -> Result<()> {
              'dst 10.0.0.250'; do echo \"$option\" > $p/eth0; done
          exec sh -c 'echo start > /proc/net/pktgen/pgctrl'",
     )?;
-    let flows: Vec<Flow> = (0..4).map(|handle| Flow { guest: 1, handle }).collect();
-    let outcome = rates(station, &flows);
+    let before = statistic(station.lab(), &flooder.vif_name(0)?, "rx_packets")?;
+    let outcome = rates(station, &neighbours(count), LONG_WINDOW_MS);
+    let frames = statistic(station.lab(), &flooder.vif_name(0)?, "rx_packets")? - before;
     flooder.run_within("echo stop > /proc/net/pktgen/pgctrl", station.limit(30))?;
     flood.wait(station.limit(30))?;
     let rates = outcome?;
-    station.note("throughput", "Mbit/s", rates.iter().sum());
-    station.note("fairness", "index", jain(&rates));
+    ensure!(frames > 10_000, "the flood had {frames} frames only");
+    note(station, &rates);
     Ok(())
+}
+
+/// Notes what flows have come to.
+fn note(station: &mut Station, rates: &[f64]) {
+    let list: Vec<_> = rates.iter().map(|rate| format!("{rate:.0}")).collect();
+    ui::note(format!("Mbit/s of each: {}", list.join(" ")));
+    station.note("throughput", "Mbit/s", rates.iter().sum());
+    station.note("fairness", "index", jain(rates));
 }
 
 #[cfg(test)]

@@ -2,9 +2,10 @@
 
 //! Many small frames, and large ones: how many a second, and what each costs the host.
 
-use anyhow::{ensure, Result};
+use anyhow::{ensure, Context, Result};
 use serde::Deserialize;
 
+use super::ends::{self, Ends};
 use super::pktgen::{generate, Frames, Generated, Sink};
 use super::profile::Owner;
 use super::station::{tool, Station};
@@ -13,7 +14,9 @@ use crate::machine::Machine;
 use crate::suite::traffic::statistic;
 
 /// Frames of one run.
-const COUNT: u32 = 30_000;
+pub const COUNT: u32 = 30_000;
+/// The unit of what a frame costs.
+const PER_FRAME: &str = "instructions/frame";
 /// Frames that are sent first and not counted.
 const WARM_UP: u32 = 3_000;
 
@@ -146,37 +149,6 @@ pub fn rate(station: &mut Station, way: Way, bytes: u32) -> Result<()> {
     Ok(())
 }
 
-/// What dom0's part of the work at both ends costs without any driver, on a dummy interface. To a
-/// guest that is generating frames and sending them into it, which frees them. From a guest it is
-/// receiving and dropping them; they have to be generated for that, which does not count.
-fn ends(station: &Station, way: Way, bytes: u32) -> Result<f64> {
-    const DUMMY: &str = "dummy0";
-    let dom0 = station.dom0();
-    dom0.run(&format!(
-        "modprobe dummy; ip link show {DUMMY} >/dev/null 2>&1 || ip link add {DUMMY} type dummy; \
-         ip link set {DUMMY} up"
-    ))?;
-    let cost = |receive| {
-        let frames = Frames {
-            interface: DUMMY,
-            count: COUNT,
-            bytes,
-            receive,
-            queues: 1,
-        };
-        let generated = generate(station, &dom0, frames)?;
-        Ok::<_, anyhow::Error>((generated.nanoseconds - generated.idle) / generated.frames)
-    };
-    let generator = cost(false)?;
-    match way {
-        Way::ToGuest => Ok(generator),
-        Way::FromGuest => {
-            let _sink = Sink::set(&dom0, DUMMY)?;
-            Ok(cost(true)? - generator)
-        }
-    }
-}
-
 /// Functions of dom0's kernel that allocate memory, as others call them.
 const ALLOCATORS: &[&str] = &[
     "kmem_cache_alloc",
@@ -212,27 +184,27 @@ fn calls(station: &mut Station) {
 
 /// Frames a second and the host's instructions for each, on one processor.
 pub fn cost(station: &mut Station, way: Way, bytes: u32) -> Result<()> {
-    let ends = ends(station, way, bytes)?;
+    let ends = ends::of(station, bytes)?;
     let link = Link::of(station.guest(0)?, 0, 1)?;
-    let host = priced(station, &link, way, bytes)?;
-    station.note("ends", "instructions/frame", ends);
-    station.note("host-net", "instructions/frame", host - ends);
-    calls(station);
-    Ok(())
+    priced(station, &link, way, bytes, ends)
 }
 
 /// The same over a vif of several queues, of which each gets as many frames.
 pub fn queues(station: &mut Station, way: Way, queues: u32) -> Result<()> {
+    let ends = ends::of(station, 60)?;
     let link = Link::with_queues(station, queues)?;
-    priced(station, &link, way, 60)?;
-    calls(station);
-    Ok(())
+    priced(station, &link, way, 60, ends)
 }
 
-/// Sends frames, notes their rate and their price, and returns that. What it takes to have them
-/// sent at all, and to look at it, is found with a single frame, and does not count.
-fn priced(station: &mut Station, link: &Link, way: Way, bytes: u32) -> Result<f64> {
+/// Sends frames, notes their rate and their price. What it takes to have them sent at all, and to
+/// look at it, is found with a single frame, and does not count.
+fn priced(station: &mut Station, link: &Link, way: Way, bytes: u32, ends: Ends) -> Result<()> {
     let _sink = link.sink(station, way)?;
+    let vain = match way {
+        Way::FromGuest => None,
+        Way::ToGuest => Some(ends::vain(station, &link.vif, bytes)?),
+    };
+    // Also takes what that has left in the queue.
     run(station, link, way, bytes, WARM_UP)?;
     let single = run(station, link, way, bytes, 1)?;
     let overhead = station.take_count();
@@ -242,6 +214,20 @@ fn priced(station: &mut Station, link: &Link, way: Way, bytes: u32) -> Result<f6
     let host = (dom0 - single.dom0) / more;
     let rate = generated.frames / generated.nanoseconds * 1e9;
     station.note("frames", "1/s", rate);
-    station.note("host", "instructions/frame", host);
-    Ok(host)
+    station.note("host", PER_FRAME, host);
+    let (profile, _) = station.counted().context("nothing was counted")?;
+    let own = ends::generators(profile) / more;
+    let locks = ends::locks(profile) / more;
+    let ends = match vain {
+        None => ends.sink,
+        Some(vain) => {
+            let spin = (own - ends.own).max(0.0) + (locks - ends.locks).max(0.0) * vain;
+            station.note("spin", PER_FRAME, spin);
+            ends.generator + spin
+        }
+    };
+    station.note("ends", PER_FRAME, ends);
+    station.note("host-net", PER_FRAME, host - ends);
+    calls(station);
+    Ok(())
 }

@@ -10,7 +10,7 @@ use super::tcp;
 use crate::suite::traffic::{statistic, DOM0};
 
 /// Round trips of one run.
-const COUNT: u32 = 400;
+const COUNT: u32 = 1000;
 /// Beside a bulk flow, where each takes long.
 const BUSY_COUNT: u32 = 120;
 /// Port of the server of requests.

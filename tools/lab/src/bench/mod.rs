@@ -8,6 +8,7 @@
 //! [record](record::Record), which is shown as a [table](table::table) and a [report](report).
 
 mod compare;
+mod ends;
 mod fairness;
 mod floor;
 mod frames;
@@ -19,6 +20,7 @@ mod plot;
 pub mod profile;
 pub mod record;
 pub mod report;
+mod routed;
 mod station;
 pub mod table;
 pub mod targets;
@@ -187,6 +189,9 @@ impl Errand {
 
     fn run_one(&self, station: &mut Station, workload: &Workload, wanted: u32) -> Result<()> {
         station.begin(workload.name);
+        if workload.rehearsed {
+            station.rehearse(|station| (workload.run)(station))?;
+        }
         for _ in 0..self.repetitions(wanted) {
             (workload.run)(station)?;
         }
@@ -371,26 +376,30 @@ fn derive(record: &mut Record) {
                     value: (value * 1e4).round() / 1e4,
                     unit: unit.into(),
                     spread,
+                    runs: 0,
                 });
             };
-            let up = figure("tcp-from-guest-1", "throughput");
-            if let (Some(up), Some(down)) = (up, figure("tcp-to-guest-1", "throughput")) {
-                let spread = up.spread + down.spread;
-                add(
-                    "tcp-symmetry",
-                    "ratio",
-                    "from/to",
-                    up.value / down.value,
-                    spread,
-                );
+            for (name, up, down) in [
+                ("tcp-symmetry", "tcp-from-guest-1", "tcp-to-guest-1"),
+                (
+                    "routed-symmetry",
+                    "routed-from-guest-1",
+                    "routed-to-guest-1",
+                ),
+            ] {
+                let (up, down) = (figure(up, "throughput"), figure(down, "throughput"));
+                if let (Some(up), Some(down)) = (up, down) {
+                    let spread = up.spread + down.spread;
+                    add(name, "ratio", "from/to", up.value / down.value, spread);
+                }
             }
             for way in ["from-guest", "to-guest"] {
-                let Some(one) = figure(&format!("queues-1-{way}"), "host") else {
+                let Some(one) = figure(&format!("queues-1-{way}"), "host-net") else {
                     continue;
                 };
                 for queues in [2, 4] {
                     let workload = format!("queues-{queues}-{way}");
-                    if let Some(several) = figure(&workload, "host") {
+                    if let Some(several) = figure(&workload, "host-net") {
                         let added = several.value - one.value;
                         // Of two figures of like size, not of their difference.
                         let spread = one.spread + several.spread;

@@ -25,6 +25,8 @@ const BEGIN: &str = "
     echo 16384 > $t/buffer_size_kb
     echo $pid > $t/set_event_pid
     echo 1 > $t/options/stacktrace
+    # Otherwise functions come without the names of their modules.
+    echo 1 > $t/options/sym-offset
     for e in kmalloc kmem_cache_alloc kfree kmem_cache_free; do
         echo 1 > $t/events/kmem/$e/enable || exit 1
     done
@@ -35,6 +37,7 @@ const END: &str = "
     echo 0 > $t/tracing_on
     echo 0 > $t/events/kmem/enable
     echo 0 > $t/options/stacktrace
+    echo 0 > $t/options/sym-offset
     cat $t/trace
     echo > $t/trace
     echo > $t/set_event_pid";
@@ -109,20 +112,20 @@ mod tests {
 # tracer: nop
  xenwatch-41 [000] ..... 1.0: kmalloc: call_site=a+0x1 ptr=00000001 bytes_req=100 bytes_alloc=128 gfp_flags=GFP_KERNEL
  xenwatch-41 [000] ..... 1.0: <stack trace>
- => __kmalloc_node_track_caller_noprof
- => krealloc_node_align_noprof
+ => __kmalloc_node_track_caller_noprof+0x2b/0x6f0
+ => krealloc_node_align_noprof+0x50/0x90
  => _RNvXs_NtNtCs_6kernel5alloc9allocatorNtB4_7Kmalloc7realloc
- => _RNvMs_7netback3vif7connect [netback]
+ => _RNvMs_7netback3vif7connect+0x10/0x80 [netback]
  => xenwatch_thread
  xenwatch-41 [000] ..... 1.1: kmem_cache_alloc: call_site=b+0x1 ptr=00000002 bytes_req=200 bytes_alloc=256 gfp_flags=GFP_KERNEL
  xenwatch-41 [000] ..... 1.1: <stack trace>
  => kmem_cache_alloc_noprof
  => register_netdevice
- => netback_register [netback]
+ => netback_register+0x1d/0x40 [netback]
  xenwatch-41 [000] ..... 1.2: kmalloc: call_site=a+0x1 ptr=00000003 bytes_req=60 bytes_alloc=64 gfp_flags=GFP_KERNEL
  xenwatch-41 [000] ..... 1.2: <stack trace>
- => __kmalloc_cache_noprof
- => netback_probe [netback]
+ => __kmalloc_cache_noprof+0x5a/0x300
+ => netback_probe+0x1/0x9 [netback]
  xenwatch-41 [000] ..... 1.3: kfree: call_site=a+0x1 ptr=00000003
  xenwatch-41 [000] ..... 1.3: <stack trace>
  => kfree

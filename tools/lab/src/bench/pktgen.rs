@@ -46,8 +46,9 @@ fn parse(report: &str) -> Option<Generated> {
     })
 }
 
-/// Generates frames in `machine` as fast as they are taken.
-pub fn generate(station: &Station, machine: &Machine, frames: Frames<'_>) -> Result<Generated> {
+/// What has frames generated, and prints the generator's report. It begins at an instant that has
+/// the same place between the ticks of the machine's clocks each time.
+pub fn script(frames: &Frames<'_>) -> String {
     let Frames {
         interface,
         count,
@@ -56,12 +57,12 @@ pub fn generate(station: &Station, machine: &Machine, frames: Frames<'_>) -> Res
         queues,
     } = frames;
     let last = queues.saturating_sub(1);
-    let mode = if receive {
+    let mode = if *receive {
         "echo 'xmit_mode netif_receive' > $d"
     } else {
         ""
     };
-    let script = format!(
+    format!(
         "modprobe pktgen || exit 1
          p=/proc/net/pktgen; d=$p/{interface}
          echo rem_device_all > $p/kpktgend_0
@@ -72,10 +73,17 @@ pub fn generate(station: &Station, machine: &Machine, frames: Frames<'_>) -> Res
              'queue_map_min 0' 'queue_map_max {last}'; do
              echo \"$option\" > $d || exit 1
          done
+         netback-agent bench in-step
          echo start > $p/pgctrl
          cat $d"
-    );
-    let report = machine.run_within(&script, station.limit(120))?.stdout;
+    )
+}
+
+/// Generates frames in `machine` as fast as they are taken.
+pub fn generate(station: &Station, machine: &Machine, frames: Frames<'_>) -> Result<Generated> {
+    let report = machine
+        .run_within(&script(&frames), station.limit(120))?
+        .stdout;
     parse(&report).with_context(|| format!("pktgen said {report:?}"))
 }
 

@@ -9,6 +9,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use super::bare;
 use super::table::{digits, Line};
 use super::targets::{Bound, Verdict};
+use super::workloads::about;
 
 const OURS: RGBColor = RGBColor(0xd9, 0x5f, 0x2b);
 const THEIRS: RGBColor = RGBColor(0x5b, 0x7d, 0x9c);
@@ -16,20 +17,19 @@ const FLOOR: RGBColor = RGBColor(0xa9, 0xb4, 0xbd);
 const GOOD: RGBColor = RGBColor(0x2f, 0x8f, 0x5b);
 const BAD: RGBColor = RGBColor(0xb0, 0x2a, 0x4c);
 const INK: RGBColor = RGBColor(0x2b, 0x31, 0x37);
+const SOFT: RGBColor = RGBColor(0x8a, 0x94, 0x9c);
 const FAINT: RGBColor = RGBColor(0xe3, 0xe7, 0xea);
 const FONT: &str = "system-ui, sans-serif";
 
 const WIDTH: i32 = 880;
-const LABELS: i32 = 270;
-const VALUES: i32 = 110;
+const LABELS: i32 = 330;
+const VALUES: i32 = 96;
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+type Trouble = Box<dyn std::error::Error>;
 
 /// A drawing area that becomes text.
-fn draw(
-    height: i32,
-    what: impl FnOnce(
-        &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
-    ) -> Result<(), Box<dyn std::error::Error>>,
-) -> Result<String> {
+fn draw(height: i32, what: impl FnOnce(&Area<'_>) -> Result<(), Trouble>) -> Result<String> {
     let mut svg = String::new();
     {
         let area =
@@ -47,6 +47,18 @@ fn draw(
 
 fn text(size: i32, color: RGBColor, h: HPos, v: VPos) -> TextStyle<'static> {
     (FONT, size).into_font().color(&color).pos(Pos::new(h, v))
+}
+
+/// What a row is: in words, and below it as the tables call it.
+fn label(area: &Area<'_>, middle: i32, about: &str, name: &str) -> Result<(), Trouble> {
+    for (line, size, color, y) in [(about, 13, INK, middle - 7), (name, 11, SOFT, middle + 8)] {
+        area.draw(&Text::new(
+            line.to_owned(),
+            (LABELS - 12, y),
+            text(size, color, HPos::Right, VPos::Center),
+        ))?;
+    }
+    Ok(())
 }
 
 /// Bars of one figure for each driver.
@@ -78,11 +90,7 @@ pub fn bars(lines: &[&Line]) -> Result<String> {
         for line in lines {
             let bars = bars_of(line);
             let middle = y + bars.len() as i32 * (BAR + 2) / 2;
-            area.draw(&Text::new(
-                bare(&line.workload).to_owned(),
-                (LABELS - 12, middle),
-                text(14, INK, HPos::Right, VPos::Center),
-            ))?;
+            label(area, middle, about(&line.workload), bare(&line.workload))?;
             for (value, spread, color) in bars {
                 let cut = value > largest;
                 let length = (value.min(largest) / largest * room) as i32;
@@ -114,7 +122,7 @@ pub fn bars(lines: &[&Line]) -> Result<String> {
 
 /// Where each ratio is, and where it should be.
 pub fn ratios(verdicts: &[&Verdict]) -> Result<String> {
-    const ROW: i32 = 30;
+    const ROW: i32 = 36;
     const HEAD: i32 = 26;
     let largest = verdicts
         .iter()
@@ -147,11 +155,8 @@ pub fn ratios(verdicts: &[&Verdict]) -> Result<String> {
             let y = HEAD + row as i32 * ROW + ROW / 2;
             let ratio = verdict.value;
             let color = if verdict.met { GOOD } else { BAD };
-            area.draw(&Text::new(
-                format!("{} {}", bare(&verdict.workload), verdict.metric),
-                (LABELS - 12, y),
-                text(13, INK, HPos::Right, VPos::Center),
-            ))?;
+            let name = format!("{} {}", bare(&verdict.workload), verdict.metric);
+            label(area, y, about(&verdict.workload), &name)?;
             area.draw(&PathElement::new(
                 vec![(x(1.0), y), (x(ratio), y)],
                 color.stroke_width(5),

@@ -29,7 +29,7 @@ pub struct Environment {
     pub processor: String,
     /// Commit of the module that was measured; `+` if the tree held changes besides.
     pub commit: String,
-    /// How often each workload was run.
+    /// How often each workload was run last; each figure has its own count.
     pub repetitions: u32,
 }
 
@@ -48,6 +48,9 @@ pub struct Entry {
     pub unit: String,
     /// The largest value less the smallest, over the median.
     pub spread: f64,
+    /// How many values the median is of; 0 if it was computed from other figures.
+    #[serde(default)]
+    pub runs: u32,
 }
 
 /// A workload that has come to nothing.
@@ -117,6 +120,12 @@ impl Record {
         fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
     }
 
+    /// The fewest and the most values that a figure is a median of.
+    pub fn runs(&self) -> Option<(u32, u32)> {
+        let runs = || self.results.iter().map(|e| e.runs).filter(|&n| n != 0);
+        runs().min().zip(runs().max())
+    }
+
     /// A figure.
     pub fn get(&self, workload: &str, driver: &str, metric: &str) -> Option<&Entry> {
         self.results
@@ -179,6 +188,7 @@ impl Samples {
                 let mut values = values.clone();
                 values.sort_by(f64::total_cmp);
                 let median = median(&values);
+                let runs = values.len() as u32;
                 let range = match (values.first(), values.last()) {
                     (Some(first), Some(last)) => last - first,
                     _ => 0.0,
@@ -194,6 +204,7 @@ impl Samples {
                     } else {
                         (range / median.abs() * 1e4).round() / 1e4
                     },
+                    runs,
                 }
             })
             .collect()

@@ -16,6 +16,8 @@ struct Chapter {
     about: &'static str,
     prefixes: &'static [&'static str],
     metric: &'static str,
+    /// Whether what copies cost has a part in it, so that ERMS makes a difference.
+    copies: bool,
 }
 
 const CHAPTERS: &[Chapter] = &[
@@ -24,12 +26,30 @@ const CHAPTERS: &[Chapter] = &[
         about: "Mbit/s; more is better. The floor is what copying alone would allow.",
         prefixes: &["tcp-"],
         metric: "throughput",
+        copies: true,
     },
     Chapter {
-        title: "Latency",
-        about: "Median round trip in microseconds; less is better. Busy: beside a bulk flow.",
-        prefixes: &["rr-", "ping-"],
+        title: "Through a firewall domain",
+        about: "TCP, Mbit/s; more is better. A domain between guest and dom0 serves the guest's vif, has one \
+                of its own and routes, as Qubes OS has it; both backends are of the same driver.",
+        prefixes: &["routed-"],
+        metric: "throughput",
+        copies: true,
+    },
+    Chapter {
+        title: "Latency, idle",
+        about: "Median round trip in microseconds with nothing else going on, on one processor; less is \
+                better.",
+        prefixes: &["rr-idle", "ping-idle"],
         metric: "latency",
+        copies: true,
+    },
+    Chapter {
+        title: "Latency, busy",
+        about: "Median round trip in microseconds beside a bulk flow of the same guest; less is better.",
+        prefixes: &["rr-busy", "ping-busy"],
+        metric: "latency",
+        copies: true,
     },
     Chapter {
         title: "What a frame costs the host",
@@ -37,6 +57,7 @@ const CHAPTERS: &[Chapter] = &[
                 without generator and sink; less is better. The floor is the copy alone.",
         prefixes: &["frames-"],
         metric: "host-net",
+        copies: true,
     },
     Chapter {
         title: "Frames a second",
@@ -44,12 +65,22 @@ const CHAPTERS: &[Chapter] = &[
                 frame costs everybody; more is better.",
         prefixes: &["frames-"],
         metric: "frames",
+        copies: true,
+    },
+    Chapter {
+        title: "Several queues",
+        about: "Host's instructions for a 64-byte frame, without generator and sink, when the frames take \
+                turns over 1, 2 or 4 queues, on one processor; less is better.",
+        prefixes: &["queues-"],
+        metric: "host-net",
+        copies: false,
     },
     Chapter {
         title: "Hypercalls",
         about: "Of dom0, for each 1,000 frames, on one processor; less is better.",
         prefixes: &["frames-"],
         metric: "hypercalls",
+        copies: false,
     },
     Chapter {
         title: "Notifications",
@@ -57,6 +88,7 @@ const CHAPTERS: &[Chapter] = &[
                 processor; less is better.",
         prefixes: &["frames-"],
         metric: "notifications",
+        copies: false,
     },
     Chapter {
         title: "Allocations",
@@ -64,45 +96,59 @@ const CHAPTERS: &[Chapter] = &[
                 generator's included; less is better.",
         prefixes: &["frames-"],
         metric: "allocations",
+        copies: false,
     },
     Chapter {
         title: "Context switches",
         about: "In dom0, for each 1,000 frames, on one processor; less is better.",
         prefixes: &["frames-"],
         metric: "switches",
-    },
-    Chapter {
-        title: "Several queues",
-        about: "Host's instructions for a 64-byte frame, generator and sink included, when the \
-                frames take turns over 1, 2 or 4 queues, on one processor; less is better.",
-        prefixes: &["queues-"],
-        metric: "host",
+        copies: false,
     },
     Chapter {
         title: "Many vifs",
-        about: "Mbit/s of all together; more is better.",
+        about: "Mbit/s of all that send by TCP; more is better.",
         prefixes: &["active-", "flooded-"],
         metric: "throughput",
+        copies: false,
     },
     Chapter {
         title: "Fairness",
-        about: "Jain's index; 1 is best.",
+        about: "Jain's index of the vifs that send by TCP; 1 is best.",
         prefixes: &["active-", "flooded-"],
         metric: "fairness",
+        copies: false,
     },
     Chapter {
         title: "Memory of an idle queue",
-        about:
-            "KiB of dom0's kernel, whatever they are used for, for each queue of 100 vifs of 4; \
-                less is better.",
+        about: "KiB of dom0's kernel, whatever they are used for, for each queue of 100 vifs of 4; less is \
+                better.",
         prefixes: &["idle-"],
         metric: "memory",
+        copies: false,
+    },
+    Chapter {
+        title: "The module's own part of that",
+        about: "KiB for each queue that the module allocates, and not the kernel on its behalf; less is \
+                better.",
+        prefixes: &["idle-"],
+        metric: "memory-own",
+        copies: false,
     },
     Chapter {
         title: "Threads",
         about: "That dom0's kernel has more with 100 vifs of 4 queues; less is better.",
         prefixes: &["idle-"],
         metric: "threads",
+        copies: false,
+    },
+    Chapter {
+        title: "Time to connect",
+        about: "Milliseconds from a frontend's first word until its backend is connected, four queues; less \
+                is better.",
+        prefixes: &["idle-"],
+        metric: "connect",
+        copies: false,
     },
 ];
 
@@ -134,6 +180,15 @@ td.n { text-align: right; font-variant-numeric: tabular-nums }
 .wide { overflow-x: auto }
 details { border-top: 1px solid var(--line); padding: 6px 0 } summary { cursor: pointer }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 18px; align-items: start; overflow-x: auto }
+.all table { font-size: .76rem } .all th, .all td { padding: 4px 6px }
+.all th { white-space: normal; vertical-align: bottom } .all th.n { text-align: right }
+.all tr.first td { border-top: 2px solid var(--line) }
+.heroes { display: grid; grid-template-columns: repeat(auto-fit, minmax(140px, 1fr)); gap: 12px;
+  margin-top: 12px }
+.heroes div { background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: 12px 16px }
+.heroes b { display: block; font-size: 1.5rem; line-height: 1.25 }
+.heroes small { color: var(--soft); display: block; line-height: 1.35 }
+.heroes .good b { color: var(--good) } .heroes .bad b { color: var(--bad) }
 .pair table { font-size: .74rem } td.f { white-space: normal; overflow-wrap: anywhere }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 18px; margin: 0; font-size: .9rem }
 dt { color: var(--soft) } dd { margin: 0 }
@@ -162,7 +217,10 @@ fn chapter(chapter: &Chapter, lines: &[Line]) -> Result<Option<String>> {
             })
             .collect()
     };
-    let (with, without) = (chosen(true), chosen(false));
+    let (with, mut without) = (chosen(true), chosen(false));
+    if !chapter.copies && !with.is_empty() {
+        without.clear();
+    }
     if with.is_empty() && without.is_empty() {
         return Ok(None);
     }
@@ -184,20 +242,31 @@ fn chapter(chapter: &Chapter, lines: &[Line]) -> Result<Option<String>> {
 fn figures(lines: &[Line]) -> String {
     let mut out = String::from(
         "<section><h2>All figures</h2><p>Medians; the spread is the largest value less the \
-         smallest, over the median.</p><div class=\"wide\"><table><tr><th>workload<th>metric\
-         <th>unit<th>netback<th>±%<th>xen-netback<th>±%<th>ratio<th>floor<th>netback × floor\
-         <th>xen-netback × floor</tr>",
+         smallest, over the median. The last two columns are how many times the floor each driver \
+         takes.</p><div class=\"wide all\"><table><tr><th>workload<th>metric<th>unit\
+         <th class=\"n\">netback<th class=\"n\">±%<th class=\"n\">xen-<wbr>netback<th class=\"n\">±%\
+         <th class=\"n\">ratio<th class=\"n\">floor<th class=\"n\">net-<wbr>back<th class=\"n\">xen-\
+         <wbr>netback</tr>",
     );
+    let mut last = "";
     for line in lines {
+        // Each workload is named once.
+        let first = line.workload != last;
+        last = &line.workload;
         let number = |text: String| format!("<td class=\"n\">{text}");
         let value = |f: Option<(f64, f64)>| number(f.map_or(String::new(), |f| digits(f.0)));
         let spread =
             |f: Option<(f64, f64)>| number(f.map_or(String::new(), |f| table::spread(f.1)));
         let ratio = |r: Option<f64>| number(r.map_or(String::new(), |r| format!("{r:.2}")));
         out.push_str(&format!(
-            "<tr><td title=\"{}\">{}<td>{}<td>{}{}{}{}{}{}{}{}{}</tr>",
+            "<tr{}><td title=\"{}\">{}<td>{}<td>{}{}{}{}{}{}{}{}{}</tr>",
+            if first { " class=\"first\"" } else { "" },
             escape(workloads::about(&line.workload)),
-            escape(&line.workload),
+            if first {
+                escape(&line.workload)
+            } else {
+                String::new()
+            },
             escape(&line.metric),
             escape(&line.unit),
             value(line.ours),
@@ -302,6 +371,52 @@ fn profiles(record: &Record) -> String {
     )
 }
 
+/// What a reader looks for first: workload, metric, and what it says.
+const HEROES: &[(&str, &str, &str)] = &[
+    (
+        "frames-64-from-guest-2cpu",
+        "frames",
+        "64-byte frames a second, guest to dom0",
+    ),
+    (
+        "frames-64-to-guest-2cpu",
+        "frames",
+        "64-byte frames a second, dom0 to guest",
+    ),
+    ("tcp-from-guest-1", "throughput", "TCP, guest to dom0"),
+    ("tcp-to-guest-1", "throughput", "TCP, dom0 to guest"),
+    (
+        "ping-busy",
+        "latency",
+        "round trip beside a bulk flow (less is better)",
+    ),
+    (
+        "idle-vifs",
+        "memory",
+        "memory of an idle queue (less is better)",
+    ),
+];
+
+/// A few ratios in large letters.
+fn heroes(verdicts: &[&Verdict]) -> String {
+    let mut out = String::new();
+    for (workload, metric, text) in HEROES {
+        let same = |v: &&&Verdict| v.workload == *workload && v.metric == *metric;
+        let Some(verdict) = verdicts.iter().find(same) else {
+            continue;
+        };
+        let class = if verdict.met { "good" } else { "bad" };
+        out.push_str(&format!(
+            "<div class=\"{class}\"><b>{:.2}×</b><small>{text}</small></div>",
+            verdict.value
+        ));
+    }
+    if out.is_empty() {
+        return out;
+    }
+    format!("<div class=\"heroes\">{out}</div>")
+}
+
 fn failures(record: &Record) -> String {
     if record.failures.is_empty() {
         return String::new();
@@ -319,7 +434,7 @@ fn failures(record: &Record) -> String {
     out
 }
 
-fn environment(environment: &Environment) -> String {
+fn environment(record: &Record) -> String {
     let Environment {
         kernel,
         kernel_package,
@@ -327,8 +442,8 @@ fn environment(environment: &Environment) -> String {
         emulator,
         processor,
         commit,
-        repetitions,
-    } = environment;
+        repetitions: _,
+    } = &record.environment;
     let rows = [
         ("module", commit.as_str()),
         ("kernel", kernel),
@@ -341,7 +456,14 @@ fn environment(environment: &Environment) -> String {
     for (name, value) in rows {
         out.push_str(&format!("<dt>{name}<dd>{}", escape(value)));
     }
-    out.push_str(&format!("<dt>repetitions<dd>{repetitions}</dl></section>"));
+    let runs = match record.runs() {
+        None => String::new(),
+        Some((least, most)) if least == most => most.to_string(),
+        Some((least, most)) => {
+            format!("{least} to {most}; result.json says how many for each figure")
+        }
+    };
+    out.push_str(&format!("<dt>runs<dd>{runs}</dl></section>"));
     out
 }
 
@@ -373,12 +495,13 @@ pub fn html(record: &Record) -> Result<String> {
          Time counts instructions, so figures repeat on any machine. Mind that the emulator charges \
          each step of a <code>rep movs</code>: copies look dearer than on real processors, less so \
          without ERMS.</p>\
-         <div class=\"score\">{}{}</div>\
+         <div class=\"score\">{}{}</div>{}\
          <div class=\"keys\"><span style=\"--c: var(--ours)\">netback</span>\
          <span style=\"--c: var(--theirs)\">xen-netback</span>\
          <span style=\"--c: var(--floor)\">floor: grant copies alone</span></div>",
         score(&with, "targets met"),
         score(&without, "targets met without ERMS"),
+        heroes(&with),
     );
     out.push_str(&failures(record));
     out.push_str(&chapter_of_targets(&with, "Ratios and targets")?);
@@ -393,7 +516,7 @@ pub fn html(record: &Record) -> Result<String> {
     }
     out.push_str(&profiles(record));
     out.push_str(&figures(&lines));
-    out.push_str(&environment(&record.environment));
+    out.push_str(&environment(record));
     out.push_str("</main></html>\n");
     Ok(out)
 }

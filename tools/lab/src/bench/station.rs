@@ -2,13 +2,16 @@
 
 //! A booted lab with one backend and guests, on which workloads are run.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
 
+use super::ends::Ends;
 use super::profile::{Profile, Profiler};
 use super::record::{Record, Samples};
+use super::routed;
 use crate::guest::Guest;
 use crate::lab::{Driver, Lab};
 use crate::machine::{Machine, Output, Process};
@@ -25,15 +28,23 @@ pub enum Stage {
     Single,
     /// Two processors and two guests.
     Pair,
-    /// Two processors and many vifs.
+    /// Two processors and many vifs of two guests, and a third guest.
     Many,
+    /// Two processors, a driver domain, and a guest whose vif that serves.
+    Routed,
     /// Vifs that do nothing.
     Idle,
 }
 
 impl Stage {
     /// All of them, in the order in which they are run.
-    pub const ALL: [Self; 4] = [Self::Pair, Self::Single, Self::Many, Self::Idle];
+    pub const ALL: [Self; 5] = [
+        Self::Pair,
+        Self::Single,
+        Self::Many,
+        Self::Routed,
+        Self::Idle,
+    ];
 
     fn cpus(self) -> u32 {
         match self {
@@ -42,19 +53,20 @@ impl Stage {
         }
     }
 
-    /// How many guests, with how many vifs each.
-    fn guests(self) -> (u32, u32) {
+    /// How many vifs each of its guests has.
+    fn guests(self) -> &'static [u32] {
         match self {
-            Self::Single => (1, 1),
-            Self::Pair => (2, 1),
-            Self::Many => (2, 8),
-            Self::Idle => (0, 0),
+            Self::Single => &[1],
+            Self::Pair => &[1, 1],
+            Self::Many => &[8, 8, 1],
+            // Routed: its guest needs the driver domain first.
+            Self::Routed | Self::Idle => &[],
         }
     }
 
     /// Whether what it costs to copy has a part in its figures.
     pub fn copies(self) -> bool {
-        matches!(self, Self::Single | Self::Pair)
+        matches!(self, Self::Single | Self::Pair | Self::Routed)
     }
 
     /// How long it takes until its machines are up, very roughly.
@@ -63,6 +75,7 @@ impl Stage {
             Self::Single => 60,
             Self::Pair => 70,
             Self::Many => 120,
+            Self::Routed => 100,
             Self::Idle => 15,
         }
     }
@@ -109,14 +122,21 @@ pub fn driver_name(driver: Driver) -> &'static str {
 /// The booted lab.
 pub struct Station {
     lab: Lab,
+    // Dropped before what serves them.
     guests: Vec<Guest>,
+    driver_domain: Option<Guest>,
     setting: Setting,
     samples: Samples,
+    rehearsing: bool,
     workload: &'static str,
     profiler: Option<Profiler>,
     /// What the last count found, and for how many frames, if it was of frames.
     profiled: Option<(Profile, f64)>,
     profiles: Vec<super::record::Profile>,
+    /// What both ends of frames cost, by the frames' size, as far as that was looked at.
+    pub(super) ends: HashMap<u32, Ends>,
+    /// What goes with each try of a generator to send in vain, if that was looked at.
+    pub(super) vain: Option<f64>,
 }
 
 impl Station {
@@ -139,16 +159,21 @@ impl Station {
             .boot()?;
         let mut profiler = setting.counts().then(|| Profiler::new(&lab)).transpose()?;
         let step = ui::step(format!("starting guests, {}", driver_name(driver)));
-        let (guests, vifs) = stage.guests();
-        let guests = (0..guests)
-            .map(|_| {
-                let guest = lab.guest().memory(224).native_tsc().vifs(vifs).start()?;
-                (0..vifs).try_for_each(|handle| guest.await_vif(handle))?;
-                Ok(guest)
-            })
-            .collect::<Result<Vec<_>>>()?;
+        let mut driver_domain = None;
+        let mut guests = Vec::new();
+        for &vifs in stage.guests() {
+            let guest = lab.guest().memory(224).native_tsc().vifs(vifs).start()?;
+            (0..vifs).try_for_each(|handle| guest.await_vif(handle))?;
+            guests.push(guest);
+        }
+        if stage == Stage::Routed {
+            let (firewall, guest) = routed::chain(&lab, driver, &setting.parameters)?;
+            driver_domain = Some(firewall);
+            guests.push(guest);
+        }
         // A connection is not to be helped by what earlier ones have learnt of the way.
-        for machine in guests.iter().map(Guest::machine).chain([lab.dom0()]) {
+        let machines = guests.iter().chain(&driver_domain).map(Guest::machine);
+        for machine in machines.chain([lab.dom0()]) {
             machine.run("echo 1 > /proc/sys/net/ipv4/tcp_no_metrics_save")?;
         }
         step.done();
@@ -160,12 +185,16 @@ impl Station {
         Ok(Self {
             lab,
             guests,
+            driver_domain,
             setting,
             samples: Samples::default(),
+            rehearsing: false,
             workload: "",
             profiler,
             profiled: None,
             profiles: Vec::new(),
+            ends: HashMap::new(),
+            vain: None,
         })
     }
 
@@ -191,6 +220,11 @@ impl Station {
         &self.guests
     }
 
+    /// The domain that serves the guests' vifs, if it is not dom0.
+    pub fn driver_domain(&self) -> Option<&Guest> {
+        self.driver_domain.as_ref()
+    }
+
     /// Which backend it is.
     pub fn driver(&self) -> Driver {
         self.setting.driver
@@ -204,6 +238,14 @@ impl Station {
     /// Names the workload that is run from now on.
     pub fn begin(&mut self, workload: &'static str) {
         self.workload = workload;
+    }
+
+    /// Does something of which no figure is kept.
+    pub fn rehearse(&mut self, what: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        self.rehearsing = true;
+        let outcome = what(self);
+        self.rehearsing = false;
+        outcome
     }
 
     /// What is counted begins here, if anything is.
@@ -263,7 +305,11 @@ impl Station {
     pub fn is_well(&self) -> bool {
         let answers = |m: &Machine| m.run_within("true", self.limit(10)).is_ok();
         answers(&self.dom0())
-            && self.guests.iter().all(|g| answers(g))
+            && self
+                .guests
+                .iter()
+                .chain(&self.driver_domain)
+                .all(|g| answers(g))
             && health::check(&self.lab, None).is_ok()
     }
 
@@ -289,7 +335,13 @@ impl Station {
 
     /// Notes a figure under another name.
     pub fn note_as(&mut self, workload: &str, driver: &str, metric: &str, unit: &str, value: f64) {
-        ui::note(format!("{driver}: {workload}: {metric} {value:.3} {unit}"));
+        let mark = if self.rehearsing { " (rehearsal)" } else { "" };
+        ui::note(format!(
+            "{driver}: {workload}: {metric} {value:.3} {unit}{mark}"
+        ));
+        if self.rehearsing {
+            return;
+        }
         let workload = self.setting.name_of(workload);
         self.samples.add(&workload, driver, metric, unit, value);
     }

@@ -243,6 +243,7 @@ mod tests {
             value,
             unit: String::new(),
             spread: 0.0,
+            runs: 1,
         };
         let record = Record {
             results: vec![

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::frames::{self, Way};
 use super::station::{Stage, Station};
-use super::{fairness, floor, idle, latency, tcp};
+use super::{fairness, floor, idle, latency, routed, tcp};
 
 /// Something that is done and measured.
 #[derive(Clone, Copy)]
@@ -21,6 +21,8 @@ pub struct Workload {
     pub quick: bool,
     /// Whether it is the same with any driver, and needs to be run with one only.
     pub driverless: bool,
+    /// Whether it is done once before, without its figures being kept.
+    pub rehearsed: bool,
     /// How long it takes once, very roughly, on an idle machine.
     pub seconds: u64,
     /// Does it once.
@@ -39,6 +41,7 @@ const fn workload(
         stage,
         quick: false,
         driverless: false,
+        rehearsed: false,
         seconds: 4,
         run,
     }
@@ -55,13 +58,18 @@ impl Workload {
         self
     }
 
+    const fn rehearsed(mut self) -> Self {
+        self.rehearsed = true;
+        self
+    }
+
     const fn driverless(mut self) -> Self {
         self.driverless = true;
         self
     }
 }
 
-use Stage::{Idle, Many, Pair, Single};
+use Stage::{Idle, Many, Pair, Routed, Single};
 use Way::{FromGuest, ToGuest};
 
 /// The workloads, in the order in which they are run.
@@ -69,53 +77,59 @@ pub const WORKLOADS: &[Workload] = &[
     workload("tcp-from-guest-1", "TCP, guest to dom0", Pair, |s| {
         tcp::from_guest(s, 1)
     })
+    .rehearsed()
     .quick(),
     workload(
         "tcp-from-guest-4",
         "TCP, guest to dom0, 4 streams",
         Pair,
         |s| tcp::from_guest(s, 4),
-    ),
+    )
+    .rehearsed(),
     workload("tcp-to-guest-1", "TCP, dom0 to guest", Pair, |s| {
         tcp::to_guest(s, 1)
     })
+    .rehearsed()
     .quick(),
     workload(
         "tcp-to-guest-4",
         "TCP, dom0 to guest, 4 streams",
         Pair,
         |s| tcp::to_guest(s, 4),
-    ),
+    )
+    .rehearsed(),
     workload(
         "tcp-guest-to-guest-1",
         "TCP, guest to guest over a bridge",
         Pair,
         |s| tcp::guest_to_guest(s, 1),
     )
+    .rehearsed()
     .quick(),
     workload(
         "tcp-guest-to-guest-4",
         "TCP, guest to guest over a bridge, 4 streams",
         Pair,
         |s| tcp::guest_to_guest(s, 4),
-    ),
+    )
+    .rehearsed(),
     workload(
         "rr-idle",
         "one byte there and back over TCP",
-        Pair,
+        Single,
         latency::rr_idle,
     )
     .quick(),
     workload(
         "rr-busy",
-        "the same beside a bulk flow",
+        "one byte there and back, beside a bulk flow",
         Pair,
         latency::rr_busy,
     ),
-    workload("ping-idle", "ICMP echo", Pair, latency::ping_idle).quick(),
+    workload("ping-idle", "ICMP echo", Single, latency::ping_idle).quick(),
     workload(
         "ping-busy",
-        "the same beside a bulk flow",
+        "ICMP echo beside a bulk flow",
         Pair,
         latency::ping_busy,
     ),
@@ -208,22 +222,69 @@ pub const WORKLOADS: &[Workload] = &[
     ),
     workload("active-2", "two vifs send to dom0", Many, |s| {
         fairness::active(s, 2)
-    }),
+    })
+    .seconds(6),
     workload("active-8", "eight vifs send to dom0", Many, |s| {
         fairness::active(s, 8)
     })
-    .seconds(10),
+    .seconds(12),
     workload("active-16", "sixteen vifs send to dom0", Many, |s| {
         fairness::active(s, 16)
     })
     .seconds(20),
     workload(
-        "flooded-8",
-        "four vifs send while a fifth floods dom0 with small frames",
+        "flooded-2",
+        "two vifs send while another floods dom0 with small frames",
         Many,
-        fairness::flooded,
+        |s| fairness::flooded(s, 2),
     )
     .seconds(10),
+    workload(
+        "flooded-8",
+        "eight vifs send while another floods dom0 with small frames",
+        Many,
+        |s| fairness::flooded(s, 8),
+    )
+    .seconds(16),
+    workload(
+        "flooded-16",
+        "sixteen vifs send while another floods dom0 with small frames",
+        Many,
+        |s| fairness::flooded(s, 16),
+    )
+    .seconds(24),
+    workload(
+        "routed-from-guest-1",
+        "TCP, guest to firewall domain to dom0",
+        Routed,
+        |s| routed::from_guest(s, 1),
+    )
+    .rehearsed()
+    .seconds(8),
+    workload(
+        "routed-to-guest-1",
+        "TCP, dom0 to firewall domain to guest",
+        Routed,
+        |s| routed::to_guest(s, 1),
+    )
+    .rehearsed()
+    .seconds(8),
+    workload(
+        "routed-from-guest-4",
+        "TCP, guest to firewall domain to dom0, 4 streams",
+        Routed,
+        |s| routed::from_guest(s, 4),
+    )
+    .rehearsed()
+    .seconds(8),
+    workload(
+        "routed-to-guest-4",
+        "TCP, dom0 to firewall domain to guest, 4 streams",
+        Routed,
+        |s| routed::to_guest(s, 4),
+    )
+    .rehearsed()
+    .seconds(8),
     workload(
         "idle-vifs",
         "100 vifs of 4 queues that do nothing",

@@ -53,7 +53,12 @@ pub const ALSO_IN_DOM0: &[&str] = &[
 ];
 
 /// Those of both kernels that are enough for a quick look.
-pub const QUICK: &[&str] = &["kasan-kunit", "kasan-traffic", "kasan-attacks", "kasan-leaks"];
+pub const QUICK: &[&str] = &[
+    "kasan-kunit",
+    "kasan-traffic",
+    "kasan-attacks",
+    "kasan-leaks",
+];
 
 /// In a driver domain with KASAN.
 pub fn in_driver_domain() -> Vec<Test> {
@@ -552,7 +557,9 @@ fn kunit(lab: &Lab, host: &Machine, kernel: DebugKernel) -> Result<()> {
     let tests = |how: &str| {
         let lines = results.lines().map(str::trim_start);
         // The line of a suite is not indented.
-        let indented = lines.zip(results.lines()).filter(|(a, b)| a.len() < b.len());
+        let indented = lines
+            .zip(results.lines())
+            .filter(|(a, b)| a.len() < b.len());
         indented.filter(|(line, _)| line.starts_with(how)).count()
     };
     let (passed, failed) = (tests("ok "), tests("not ok "));
