@@ -252,7 +252,7 @@ impl Work {
             other => match [other, put_off].into_iter().flatten().min() {
                 Some(delay) => {
                     self.alarm.set(delay);
-                    self.reminder |= put_off.is_some();
+                    self.reminder = put_off.is_some();
                 }
                 None => {
                     self.alarm.clear();
