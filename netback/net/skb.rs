@@ -39,6 +39,10 @@ const LINEAR_WHOLE: u32 = 1522;
 /// headers with the longest options that are in use.
 const LINEAR_HEADERS: u32 = 256;
 
+/// What the kernel writes in place of a segment's size if a frame's parts are segments
+/// already (`GSO_BY_FRAGS`). No guest's frame is like that.
+const GSO_BY_FRAGS: u16 = 0xffff;
+
 /// Offset of the checksum in a TCP header. What `skb_checksum_setup` finds to
 /// be at this offset is TCP.
 const TCP_CHECKSUM_OFFSET: u16 = 16;
@@ -304,7 +308,7 @@ impl SkBuff {
         // SAFETY: the buffer is ours.
         unsafe { bindings::netback_skb_set_ip_summed(skb, ip_summed as u8) };
         if let Some(gso) = gso {
-            self.check_gso(gso.kind)?;
+            self.check_gso(gso)?;
         }
         Ok(repair)
     }
@@ -326,9 +330,9 @@ impl SkBuff {
         }
     }
 
-    /// Holds a GSO type against the frame's real headers, which
+    /// Holds what a GSO extra says against the frame's real headers, which
     /// `skb_checksum_setup` has parsed.
-    fn check_gso(&mut self, kind: GsoKind) -> Result<(), DropReason> {
+    fn check_gso(&mut self, gso: Gso) -> Result<(), DropReason> {
         let skb = self.0.as_ptr();
         // SAFETY: the buffer is ours, its checksum fields are set.
         let (protocol, offset, transport) = unsafe {
@@ -338,10 +342,13 @@ impl SkBuff {
                 bindings::netback_skb_transport_offset(skb),
             )
         };
-        let expected = match kind {
+        let expected = match gso.kind {
             GsoKind::TcpV4 => bindings::ETH_P_IP,
             GsoKind::TcpV6 => bindings::ETH_P_IPV6,
         };
+        if gso.size.get() == GSO_BY_FRAGS {
+            return Err(DropReason::GsoMismatch);
+        }
         if u32::from(protocol) != expected || offset != TCP_CHECKSUM_OFFSET {
             return Err(DropReason::GsoMismatch);
         }

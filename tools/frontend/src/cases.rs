@@ -276,6 +276,11 @@ pub fn harmless(route: Route) -> Result<Vec<Case>> {
         &[Slot::gso(GSO_TYPE_TCPV6, 1448)],
         Discarded(DropReason::GsoMismatch),
     )?;
+    t.tcp(
+        "GSO of a size that has a meaning of its own in the kernel",
+        &[Slot::gso(GSO_TYPE_TCPV4, 0xffff)],
+        Discarded(DropReason::GsoMismatch),
+    )?;
     Ok(table.cases)
 }
 
