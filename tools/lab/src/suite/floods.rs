@@ -324,19 +324,21 @@ fn flooding_neighbour(context: &mut Context) -> Result<()> {
     let lab = context.lab()?;
     let limit = lab.limit(240);
     let third = lab.guest().pv().start()?;
-    let shared = group(&lab, &third)?;
-    let neighbours: Vec<&Guest> = [&*a, &*b]
-        .into_iter()
-        .filter(|guest| group(&lab, guest).is_ok_and(|g| g == shared))
-        .collect();
-    let &[victim, ..] = neighbours.as_slice() else {
-        anyhow::bail!("three guests and two groups, but none shares group {shared} with the third");
-    };
+    // Of three guests two share one of two groups; which ones depends on who was there before.
+    let guests = [(&*a, &*b), (&*a, &third), (&*b, &third)];
+    let mut sharing = None;
+    for (one, other) in guests {
+        let shared = group(&lab, one)?;
+        if shared == group(&lab, other)? {
+            sharing.get_or_insert((one, other, shared));
+        }
+    }
+    let (victim, flooder, shared) = sharing.context("three guests, and no two share a group")?;
     let calm = round_trip(victim, DOM0, limit)?;
     let seed = context.seed() * 2;
     let address = victim.address();
     let mut waited = Vec::new();
-    let flooded = while_flooding(&lab, &[&third], || {
+    let flooded = while_flooding(&lab, &[flooder], || {
         let dom0 = lab.dom0();
         waited = batches_waited(&lab, &victim.vif_name(0)?, shared, || {
             round_trip(victim, DOM0, limit).map(drop)
@@ -365,13 +367,13 @@ fn flooding_neighbour(context: &mut Context) -> Result<()> {
         flooded < calm + 150.0,
         "beside a flood the neighbour's round trip is {flooded:.1} ms instead of {calm:.1} ms"
     );
-    let vifs = [victim.vif_name(0)?, third.vif_name(0)?];
+    let vifs = [victim.vif_name(0)?, flooder.vif_name(0)?];
     let counts = || -> Result<Vec<f64>> {
         vifs.iter()
             .map(|vif| Ok(statistic(&lab, vif, "rx_packets")? as f64))
             .collect()
     };
-    let shares = while_flooding(&lab, &[victim, &third], || {
+    let shares = while_flooding(&lab, &[victim, flooder], || {
         let before = counts()?;
         std::thread::sleep(Duration::from_secs(4));
         let after = counts()?;

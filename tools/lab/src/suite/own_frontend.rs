@@ -12,6 +12,7 @@ use super::rings::{own, HOST, VIF};
 use super::{test, Context, Test};
 use crate::frontend::Frontend;
 use crate::guest::Guest;
+use crate::ui;
 
 pub fn tests() -> Vec<Test> {
     vec![test(
@@ -72,7 +73,10 @@ fn user_space_frontend(context: &mut Context) -> Result<()> {
     lab.dom0()
         .run(&format!("xl network-detach {domid} {VIF}"))
         .context("detaching under a frontend")?;
-    frontend.disconnect()?;
+    // Whether it still finds the vif's directory to write to depends on the toolstack.
+    if let Err(gone) = frontend.disconnect() {
+        ui::note(format!("without its vif a frontend says: {gone:#}"));
+    }
     let left = held(&pv)?;
     ensure!(
         left == 0,
