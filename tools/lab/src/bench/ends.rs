@@ -21,6 +21,7 @@ use super::frames::COUNT;
 use super::pktgen::{self, generate, Frames, Sink};
 use super::profile::{Owner, Profile};
 use super::station::Station;
+use crate::machine::Machine;
 
 /// An interface without a driver to speak of.
 const DUMMY: &str = "dummy0";
@@ -83,16 +84,40 @@ fn counted(station: &mut Station, bytes: u32, receive: bool) -> Result<(Profile,
     Ok((profile, all - one))
 }
 
+/// Brings up the dummy interface.
+fn dummy_up(dom0: &Machine) -> Result<()> {
+    dom0.run(&format!(
+        "modprobe dummy; ip link show {DUMMY} >/dev/null 2>&1 || ip link add {DUMMY} type dummy; \
+         ip link set {DUMMY} up"
+    ))?;
+    Ok(())
+}
+
+/// Has dom0 execute what the generator and the sink consist of. Whose memory it is that a block of
+/// code lies in is told by where code was before there were guests, and modules may lie anywhere.
+pub fn rehearse(dom0: &Machine) -> Result<()> {
+    dummy_up(dom0)?;
+    let _sink = Sink::set(dom0, DUMMY)?;
+    for receive in [false, true] {
+        let frames = Frames {
+            interface: DUMMY,
+            count: 100,
+            bytes: 60,
+            receive,
+            queues: 1,
+        };
+        dom0.run(&pktgen::script(&frames))?;
+    }
+    Ok(())
+}
+
 /// The price of both ends for frames of so many bytes; it is found once in a lab.
 pub fn of(station: &mut Station, bytes: u32) -> Result<Ends> {
     if let Some(&ends) = station.ends.get(&bytes) {
         return Ok(ends);
     }
     let dom0 = station.dom0();
-    dom0.run(&format!(
-        "modprobe dummy; ip link show {DUMMY} >/dev/null 2>&1 || ip link add {DUMMY} type dummy; \
-         ip link set {DUMMY} up"
-    ))?;
+    dummy_up(&dom0)?;
     let (sent, frames) = counted(station, bytes, false)?;
     let (received, others) = {
         let _sink = Sink::set(&dom0, DUMMY)?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
 
-use super::ends::Ends;
+use super::ends::{self, Ends};
 use super::profile::{Profile, Profiler};
 use super::record::{Record, Samples};
 use super::routed;
@@ -157,6 +157,9 @@ impl Station {
             .profile(setting.counts())
             .name(&format!("bench-{}", driver_name(driver)))
             .boot()?;
+        if setting.counts() {
+            ends::rehearse(&lab.dom0())?;
+        }
         let mut profiler = setting.counts().then(|| Profiler::new(&lab)).transpose()?;
         let step = ui::step(format!("starting guests, {}", driver_name(driver)));
         let mut driver_domain = None;
