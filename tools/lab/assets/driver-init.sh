@@ -12,6 +12,7 @@ mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /tmp
 mount -t debugfs debugfs /sys/kernel/debug
 mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null
+echo 0 > /sys/kernel/tracing/options/record-cmd
 mkdir -p /run/lock /run/xen /var/lib/xen /var/log/xen
 echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad
 ip link set lo up

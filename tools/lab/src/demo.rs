@@ -14,6 +14,7 @@ use crate::checkout::Checkout;
 use crate::guest::{Guest, Kind};
 use crate::lab::{Driver, Lab};
 use crate::machine::{transfer, Machine};
+use crate::mishaps;
 use crate::suite::health;
 use crate::suite::traffic::{ping, FrameSizes, DOM0, MIB};
 use crate::ui;
@@ -66,9 +67,9 @@ pub struct Report {
     pub seconds: f64,
     /// The checks.
     pub checks: Vec<Check>,
-    /// The emulator lost a guest, so that the checks tell nothing.
+    /// What the emulator did wrong, so that the checks tell nothing.
     #[serde(skip)]
-    void: bool,
+    mishap: Option<&'static str>,
 }
 
 struct Measured {
@@ -312,7 +313,7 @@ fn perform(report: &mut Report, driver: Driver, parameters: &str) -> Result<()> 
         ui::note(format!("cannot keep the guests' logs: {e:#}"));
     }
     if report.error.is_some() {
-        report.void = lab.emulator_lost_a_guest();
+        report.mishap = mishaps::in_run(lab.dir());
         println!("{}", lab.tails());
     }
     Ok(())
@@ -331,8 +332,8 @@ pub fn run(driver: Driver, parameters: &str) -> Result<Report> {
         report
     };
     let mut report = attempt();
-    if report.void {
-        ui::note("the emulator has lost a guest in a triple fault; beginning again");
+    if let Some(mishap) = report.mishap {
+        ui::note(format!("the emulator {mishap}; beginning again"));
         report = attempt();
     }
     report.ok = report.error.is_none();

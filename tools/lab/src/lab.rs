@@ -190,7 +190,7 @@ impl LabBuilder {
             Boot::Xen {
                 xen: format!(
                     "console=com1 com1=115200,8n1 dom0_mem={mib}M,max:{mib}M dom0_max_vcpus={cpus} \
-                     noreboot sched=credit loglvl=all guest_loglvl=all conring_size=1M {} {} {}",
+                     sched=credit loglvl=all guest_loglvl=all conring_size=1M {} {} {}",
                     if self.kvm { "" } else { "xsave=0" },
                     // Every instruction is counted, and nobody waits for clean memory.
                     if self.icount { "bootscrub=0" } else { "" },
@@ -485,39 +485,6 @@ pub(crate) fn load(
     Ok(())
 }
 
-/// Whether the emulator has lost a guest in the run whose logs are in `dir`.
-///
-/// Seldom, under TCG, a PVH guest comes back from a VMRUN with none of its memory mapped, and goes
-/// down in a triple fault where no guest has one: at the instruction after a hypercall. See also
-/// [`was_interrupted_twice`].
-pub fn emulator_lost_a_guest(dir: &Path) -> bool {
-    fs::read(qemu::console(dir)).is_ok_and(|log| triple_faults(&String::from_utf8_lossy(&log)) > 0)
-}
-
-/// How many guests went down in a triple fault, by Xen's console.
-pub fn triple_faults(console: &str) -> usize {
-    console.matches("Triple fault - invoking HVM").count()
-}
-
-/// How often the emulator has interrupted a guest in the first instruction of an interrupt, by the
-/// guest's console.
-///
-/// The event that Xen injects into a PVH guest may be delivered twice under TCG: the second time
-/// where interrupts are off, before the kernel has exchanged GS. It then goes down on the stack of
-/// the entry code, which no frame of a network can reach. QEMU 10.0 leaves `exception_index` set when
-/// VMRUN has injected an interrupt; if something makes the emulator leave its loop before the next
-/// VMEXIT, it takes that for an exception that is still to be delivered. With a thread for each
-/// processor that is seldom. With one thread for all it happens within minutes: the turn of the
-/// processors is just such an occasion.
-pub fn was_interrupted_twice(console: &str) -> usize {
-    let oopses = console
-        .split("ENTRY_TRAMPOLINE stack guard page was hit")
-        .skip(1);
-    oopses
-        .filter(|oops| oops.contains("RIP: 0010:asm_sysvec_xen_hvm_callback+0x0/"))
-        .count()
-}
-
 /// A running lab. It ends, with all its guests, when the last clone and guest are dropped.
 #[derive(Clone)]
 pub struct Lab {
@@ -572,11 +539,6 @@ impl Lab {
     /// dom0's kernel log.
     pub fn dmesg(&self) -> Result<String> {
         Ok(self.dom0().run("dmesg")?.stdout)
-    }
-
-    /// Whether the emulator has lost a guest: see [`emulator_lost_a_guest`].
-    pub fn emulator_lost_a_guest(&self) -> bool {
-        emulator_lost_a_guest(self.dir())
     }
 
     /// The ends of the consoles, for an error message.

@@ -27,6 +27,7 @@ pub mod image;
 pub mod inroot;
 pub mod lab;
 pub mod machine;
+pub mod mishaps;
 pub mod process;
 pub mod qemu;
 pub mod setup;

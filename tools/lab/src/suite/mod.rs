@@ -40,7 +40,8 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 
 use crate::guest::{Guest, Kind};
-use crate::lab::{emulator_lost_a_guest, Driver, Lab, LabBuilder};
+use crate::lab::{Driver, Lab, LabBuilder};
+use crate::mishaps;
 use crate::setup::{DebugKernel, GuestKernel};
 use crate::ui;
 use record::Record;
@@ -300,14 +301,18 @@ impl Context {
 
     /// Gives the lab up, so that the next test gets a fresh one.
     pub fn reset(&mut self) {
-        if let Some(lab) = self.lab.take() {
-            if let Err(e) = lab.keep_guest_logs() {
-                tracing::info!("cannot keep the guests' logs: {e:#}");
-            }
-        }
+        self.keep_guest_logs();
+        self.lab = None;
         self.guests.clear();
         self.traces_allocations = false;
         self.logs.clear();
+    }
+
+    /// Keeps what the shared lab's guests wrote to their consoles, unless dom0 is gone.
+    fn keep_guest_logs(&self) {
+        if let Some(Err(e)) = self.lab.as_ref().map(Lab::keep_guest_logs) {
+            tracing::info!("cannot keep the guests' logs: {e:#}");
+        }
     }
 
     fn tails(&self) -> String {
@@ -333,19 +338,22 @@ impl Context {
     /// Runs a test, and once more if the emulator spoilt it.
     fn run(&mut self, test: &Test) -> Result<()> {
         let outcome = self.try_run(test);
-        let spoilt = self.logs.iter().any(|dir| emulator_lost_a_guest(dir));
+        if outcome.is_err() {
+            self.keep_guest_logs();
+        }
+        let mishap = self.logs.iter().find_map(|dir| mishaps::in_run(dir));
         self.logs
             .retain(|dir| self.lab.as_ref().is_some_and(|lab| lab.dir() == dir));
-        match outcome {
-            Err(e) if spoilt => {
+        match (outcome, mishap) {
+            (Err(e), Some(mishap)) => {
                 ui::note(format!(
-                    "the emulator has lost a guest in a triple fault; running {} again after: {e:#}",
+                    "the emulator {mishap}; running {} again after: {e:#}",
                     test.name
                 ));
                 self.reset();
                 self.try_run(test)
             }
-            outcome => outcome,
+            (outcome, _) => outcome,
         }
     }
 

@@ -14,8 +14,9 @@ use super::record::{self, Record};
 use super::traffic::{both_ways, ping, DOM0, MIB};
 use super::{test, travel, Context, Test};
 use crate::guest::{Guest, Kind};
-use crate::lab::{triple_faults, was_interrupted_twice, Driver, Lab};
+use crate::lab::{Driver, Lab};
 use crate::machine::{transfer, Process};
+use crate::mishaps::{triple_faults, was_interrupted_twice};
 use crate::ui;
 
 /// What a soak is called in the results.

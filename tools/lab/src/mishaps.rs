@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the emulator does wrong, as the consoles show it.
+//!
+//! A run that one of these has spoilt tells nothing of the backend, and is made again. Each is known
+//! by something that no kernel can bring about, so that none of a backend's own faults looks like it.
+
+use std::fs;
+use std::path::Path;
+
+use crate::qemu;
+
+/// What the emulator did wrong in the run whose logs are in `dir`, if it did.
+pub fn in_run(dir: &Path) -> Option<&'static str> {
+    let console = read(&qemu::console(dir));
+    if triple_faults(&console) > 0 {
+        return Some("has lost a guest in a triple fault");
+    }
+    if stale_breakpoints(&console) > 0 {
+        return Some("has executed a breakpoint that was no longer there");
+    }
+    let Ok(files) = fs::read_dir(dir) else {
+        return None;
+    };
+    let interrupted = files
+        .flatten()
+        .filter(|file| file.file_name().to_string_lossy().starts_with("guest-"))
+        .any(|file| was_interrupted_twice(&read(&file.path())) > 0);
+    interrupted.then_some("has interrupted a guest twice at once")
+}
+
+fn read(path: &Path) -> String {
+    let bytes = fs::read(path).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// How many guests went down in a triple fault, by Xen's console.
+///
+/// Seldom, under TCG, a PVH guest comes back from a VMRUN with none of its memory mapped, and goes
+/// down in a triple fault where no guest has one: at the instruction after a hypercall.
+pub fn triple_faults(console: &str) -> usize {
+    console.matches("Triple fault - invoking HVM").count()
+}
+
+/// How often the emulator has interrupted a guest in the first instruction of an interrupt, by the
+/// guest's console.
+///
+/// The event that Xen injects into a PVH guest may be delivered twice under TCG: the second time
+/// where interrupts are off, before the kernel has exchanged GS. It then goes down on the stack of
+/// the entry code, which no frame of a network can reach. QEMU 10.0 leaves `exception_index` set when
+/// VMRUN has injected an interrupt; if something makes the emulator leave its loop before the next
+/// VMEXIT, it takes that for an exception that is still to be delivered. With a thread for each
+/// processor that is seldom. With one thread for all it happens within minutes: the turn of the
+/// processors is just such an occasion.
+pub fn was_interrupted_twice(console: &str) -> usize {
+    let oopses = console
+        .split("ENTRY_TRAMPOLINE stack guard page was hit")
+        .skip(1);
+    oopses
+        .filter(|oops| oops.contains("RIP: 0010:asm_sysvec_xen_hvm_callback+0x0/"))
+        .count()
+}
+
+/// How many kernels died of a breakpoint where memory has none, by their console.
+///
+/// A kernel switches a tracepoint by writing a breakpoint over an instruction, then the rest of the
+/// new instruction, then its first byte, and sees to it between these steps that every processor has
+/// noticed. The emulator seldom executes code that it had translated in the middle of that when all
+/// is over. The oops then shows another byte than the breakpoint's, 0xcc, right before the one at
+/// RIP, which has angle brackets.
+pub fn stale_breakpoints(console: &str) -> usize {
+    let oopses = console.split("exc_int3+").skip(1);
+    oopses.filter(|oops| code_has_no_breakpoint(oops)).count()
+}
+
+/// Whether the first line of code in `oops` has something else than a breakpoint before RIP.
+fn code_has_no_breakpoint(oops: &str) -> bool {
+    let code = oops.lines().find_map(|line| line.split_once(" Code: "));
+    let before = code.and_then(|(_, bytes)| bytes.split_once('<'));
+    let last = before.and_then(|(bytes, _)| bytes.split_whitespace().next_back());
+    last.is_some_and(|byte| byte != "cc")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interrupt_in_an_interrupt_is_told_from_another_stack_overflow() {
+        let oops = |at: &str| {
+            format!(
+                "[  9.1] BUG: ENTRY_TRAMPOLINE stack guard page was hit at 00000000f2\n\
+                 [  9.1] RIP: 0010:{at}/0x10\n"
+            )
+        };
+        let twice = oops("asm_sysvec_xen_hvm_callback+0x0");
+        assert_eq!(was_interrupted_twice(&format!("{twice}{twice}")), 2);
+        assert_eq!(was_interrupted_twice(&oops("page_fault+0x3")), 0);
+        assert_eq!(was_interrupted_twice("all is well"), 0);
+    }
+
+    #[test]
+    fn a_breakpoint_that_is_there_is_told_from_one_that_is_not() {
+        let oops = |byte: &str| {
+            format!(
+                "[  9.1]  exc_int3+0x1dd/0x280\n\
+                 [  9.1] RIP: e030:__schedule+0x30a/0x1060\n\
+                 [  9.1] Code: 01 95 c2 e9 e3 05 00 00 {byte} <91> 05 00 00 49\n"
+            )
+        };
+        assert_eq!(stale_breakpoints(&oops("e9")), 1);
+        assert_eq!(stale_breakpoints(&oops("cc")), 0);
+        assert_eq!(stale_breakpoints("[  9.1] Code: 0f <0b> e9\n"), 0);
+        assert_eq!(stale_breakpoints("[  9.1]  exc_int3+0x1dd/0x280\n"), 0);
+    }
+}
