@@ -138,7 +138,8 @@ pub const WORKLOADS: &[Workload] = &[
         "64-byte frames, guest to dom0, two processors",
         Pair,
         |s| frames::rate(s, FromGuest, 60),
-    ),
+    )
+    .quick(),
     workload(
         "frames-64-to-guest-2cpu",
         "64-byte frames, dom0 to guest, two processors",
@@ -150,13 +151,15 @@ pub const WORKLOADS: &[Workload] = &[
         "1500-byte packets, guest to dom0, two processors",
         Pair,
         |s| frames::rate(s, FromGuest, 1514),
-    ),
+    )
+    .quick(),
     workload(
         "frames-1500-to-guest-2cpu",
         "1500-byte packets, dom0 to guest, two processors",
         Pair,
         |s| frames::rate(s, ToGuest, 1514),
-    ),
+    )
+    .quick(),
     workload("floor", "nothing but grant copies", Single, floor::measure).driverless(),
     workload(
         "frames-64-from-guest",
@@ -177,13 +180,15 @@ pub const WORKLOADS: &[Workload] = &[
         "1500-byte packets, guest to dom0",
         Single,
         |s| frames::cost(s, FromGuest, 1514),
-    ),
+    )
+    .quick(),
     workload(
         "frames-1500-to-guest",
         "1500-byte packets, dom0 to guest",
         Single,
         |s| frames::cost(s, ToGuest, 1514),
-    ),
+    )
+    .quick(),
     workload(
         "queues-1-from-guest",
         "64-byte frames, guest to dom0, one queue",

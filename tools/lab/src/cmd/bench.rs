@@ -27,7 +27,7 @@ enum Erms {
 pub struct BenchArgs {
     /// Parts of the names of the workloads to run; all if there is none.
     filters: Vec<String>,
-    /// Only key figures of the module, once, held against the committed record.
+    /// Only key figures of the module, held against the committed record.
     #[arg(long)]
     quick: bool,
     /// How often each workload is run.
@@ -69,7 +69,7 @@ impl BenchArgs {
         Options {
             filters: self.filters.clone(),
             quick: self.quick,
-            repetitions: self.repeat.unwrap_or(if self.quick { 1 } else { 3 }),
+            repetitions: self.repeat.unwrap_or(3),
             drivers,
             parameters: self.params.clone(),
             erms: match self.erms {
