@@ -130,7 +130,7 @@ impl GuestTx {
             {
                 return Ok(true);
             }
-            if let Err(wait) = queue.police.pass(len) {
+            if let Err(wait) = queue.police.pass(queue.index, len) {
                 queue.stats.credit_waits.add(1);
                 trace::credit(&queue.device.name(), queue.index, len, wait);
                 work.held = Some(wait);

@@ -206,3 +206,60 @@ impl Credit {
         NanosUntil(wait.saturating_mul(NSEC_PER_USEC))
     }
 }
+
+/// How much longer than the first in line the others wait, in nanoseconds.
+const AFTER_YOU: u64 = 10 * NSEC_PER_USEC;
+
+/// A bucket from which several queues are served, in the order in which they came to wait.
+///
+/// Without that, one with small frames takes each bit of credit as it comes, and another with a
+/// large frame waits for ever.
+#[derive(Clone, Debug)]
+pub struct SharedCredit {
+    credit: Credit,
+    /// The queue that waits for longest, and until when.
+    first: Option<(u16, u64)>,
+    /// Who has come after that.
+    next: Option<u16>,
+}
+
+impl SharedCredit {
+    /// A full bucket that nobody waits for.
+    pub fn new(rate: Option<Rate>, now: u64) -> Self {
+        Self {
+            credit: Credit::new(rate, now),
+            first: None,
+            next: None,
+        }
+    }
+
+    /// Changes the rate, see [`Credit::set_rate`]. Who waits has to ask again.
+    pub fn set_rate(&mut self, rate: Option<Rate>, now: u64) {
+        self.credit.set_rate(rate, now);
+        self.forget();
+    }
+
+    /// Pays for a frame of `len` bytes of a queue, or says how long it has to wait. It has to ask
+    /// again then: nobody else is served before.
+    pub fn take(&mut self, queue: u16, len: u32, now: u64) -> Result<(), NanosUntil> {
+        if let Some((first, until)) = self.first {
+            if first != queue {
+                self.next.get_or_insert(queue);
+                return Err(NanosUntil(
+                    until.saturating_sub(now).saturating_add(AFTER_YOU),
+                ));
+            }
+        }
+        let outcome = self.credit.take(len, now);
+        self.first = match outcome {
+            Ok(()) => self.next.take().map(|next| (next, now)),
+            Err(NanosUntil(wait)) => Some((queue, now.saturating_add(wait))),
+        };
+        outcome
+    }
+
+    /// Nobody waits any more: the queues are gone, and others may come.
+    pub fn forget(&mut self) {
+        (self.first, self.next) = (None, None);
+    }
+}

@@ -165,6 +165,7 @@ impl Connection {
             terms,
             interface,
         };
+        police.forget();
         for (index, keys) in (0..).zip(keys) {
             let config = QueueConfig {
                 index,

@@ -3,9 +3,9 @@
 //! A vif's transmit rate: one bucket of credit for all its queues.
 
 use crate::netif::credit::{
-    Credit,
     NanosUntil,
-    Rate, //
+    Rate,
+    SharedCredit, //
 };
 use crate::sys::cpu::BottomHalvesOff;
 use kernel::new_spinlock;
@@ -30,7 +30,7 @@ pub(crate) struct Police {
     /// Credit is counted from this moment.
     start: Instant<Monotonic>,
     #[pin]
-    credit: SpinLock<Credit>,
+    credit: SpinLock<SharedCredit>,
 }
 
 impl Police {
@@ -39,7 +39,7 @@ impl Police {
         pin_init!(Self {
             limited: Atomic::new(false),
             start: Instant::now(),
-            credit <- new_spinlock!(Credit::new(None, 0)),
+            credit <- new_spinlock!(SharedCredit::new(None, 0)),
         })
     }
 
@@ -59,19 +59,27 @@ impl Police {
         self.limited.store(rate.is_some(), Relaxed);
     }
 
-    /// Pays for a frame of `len` bytes; or says how long it has to be held.
+    /// Pays for a frame of `len` bytes of a queue; or says how long it has to be
+    /// held. The queue asks again then, or is gone for good.
     /// Softirq context.
     #[inline]
-    pub(crate) fn pass(&self, len: u32) -> Result<(), Delta> {
+    pub(crate) fn pass(&self, queue: u16, len: u32) -> Result<(), Delta> {
         if !self.limited.load(Relaxed) {
             return Ok(());
         }
         let now = self.now();
-        let NanosUntil(wait) = match self.credit.lock().take(len, now) {
+        let NanosUntil(wait) = match self.credit.lock().take(queue, len, now) {
             Ok(()) => return Ok(()),
             Err(wait) => wait,
         };
         Err(Delta::from_nanos(i64::try_from(wait).unwrap_or(i64::MAX)))
+    }
+
+    /// A guest connects: none of its queues waits yet. Process context.
+    pub(super) fn forget(&self) {
+        let _held_off = BottomHalvesOff::new();
+
+        self.credit.lock().forget();
     }
 
     /// Whether there is a limit.

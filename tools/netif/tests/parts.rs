@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use netif::{
     copy::{Piece, Pieces},
-    credit::{Credit, NanosUntil, Rate, RateError, MIN_DEPTH},
+    credit::{Credit, NanosUntil, Rate, RateError, SharedCredit, MIN_DEPTH},
     extra::MulticastOp,
     hash::{HashType, Key, Mapping, MappingError, KEY_SIZE, MAX_MAPPING},
     multicast::{is_multicast, Filter, FilterError, MAX_ADDRESSES},
@@ -266,6 +266,48 @@ mod credit {
         let NanosUntil(wait) = credit.take(10 * MIN_DEPTH, 0).unwrap_err();
         assert_eq!(wait, u64::from(MIN_DEPTH) * 1000);
         assert_eq!(credit.take(10 * MIN_DEPTH, wait), Ok(()));
+    }
+
+    #[test]
+    fn a_queue_with_a_large_frame_passes_beside_one_with_small_ones() {
+        // 10 Mbit/s. Queue 1 has 60 bytes whenever it may, queue 0 a frame of 64 KiB.
+        let rate = rate(62_500, 50_000);
+        let mut credit = SharedCredit::new(Some(rate), 0);
+        credit.take(1, rate.depth(), 0).unwrap();
+        let NanosUntil(told) = credit.take(0, 65535, 0).unwrap_err();
+        let (mut ask_small, mut small) = (0, 0);
+        let mut ask_large = told;
+        let mut large = Vec::new();
+        while large.len() < 3 {
+            if ask_small < ask_large {
+                match credit.take(1, 60, ask_small) {
+                    Ok(()) => small += 1,
+                    Err(NanosUntil(wait)) => ask_small += wait,
+                }
+            } else {
+                match credit.take(0, 65535, ask_large) {
+                    Ok(()) => large.push(ask_large),
+                    Err(NanosUntil(wait)) => ask_large += wait,
+                }
+            }
+        }
+        assert_eq!(large[0], told, "first in line, first served");
+        // 65535 bytes are earned in 52.4 ms, and the other queue has a frame in between.
+        assert!(large[2] < 2 * 53 * MSEC + told, "{large:?}");
+        assert!(small >= 2, "{small}");
+    }
+
+    #[test]
+    fn nobody_waits_behind_a_queue_that_is_gone() {
+        let mut credit = SharedCredit::new(Some(rate(1000, 1000)), 0);
+        credit.take(0, MIN_DEPTH, 0).unwrap();
+        credit.take(0, 60_000, 0).unwrap_err();
+        credit.take(1, 60, 10 * MSEC).unwrap_err();
+        credit.forget();
+        assert_eq!(credit.take(1, 60, 10 * MSEC), Ok(()));
+        credit.take(0, 60_000, 10 * MSEC).unwrap_err();
+        credit.set_rate(Some(rate(2000, 1000)), 10 * MSEC);
+        assert_eq!(credit.take(1, 60, 10 * MSEC), Ok(()));
     }
 
     #[test]
