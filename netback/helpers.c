@@ -226,6 +226,11 @@ void netback_skb_tx_timestamp(struct sk_buff *skb)
 	skb_tx_timestamp(skb);
 }
 
+void netback_skb_orphan(struct sk_buff *skb)
+{
+	skb_orphan(skb);
+}
+
 struct sk_buff *netback_page_pool_skb(struct page_pool *pool, unsigned int len)
 {
 	unsigned int size = SKB_HEAD_ALIGN(NET_SKB_PAD + len);

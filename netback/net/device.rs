@@ -83,8 +83,6 @@ pub(crate) struct Totals {
     pub(crate) tx_bytes: u64,
     /// Frames to be transmitted that were dropped.
     pub(crate) tx_dropped: u64,
-    /// Frames whose data could not be handed over.
-    pub(crate) tx_errors: u64,
 }
 
 /// What a driver does for its network device. All but `start_xmit`,
@@ -481,7 +479,6 @@ impl<T: Operations> Registration<T> {
         stats.tx_packets = totals.tx_packets;
         stats.tx_bytes = totals.tx_bytes;
         stats.tx_dropped = totals.tx_dropped;
-        stats.tx_errors = totals.tx_errors;
     }
 
     extern "C" fn get_queue_stats_rx(

@@ -47,6 +47,10 @@ const GSO_BY_FRAGS: u16 = 0xffff;
 /// be at this offset is TCP.
 const TCP_CHECKSUM_OFFSET: u16 = 16;
 
+/// The least payload of a TCP segment that is not the last, in bytes
+/// (`TCP_MIN_GSO_SIZE`).
+const TCP_MIN_GSO_SIZE: u16 = 8;
+
 /// A socket buffer of which this value is the only owner. Dropping it counts
 /// as dropping the frame; a frame that has been delivered is [consumed].
 ///
@@ -228,7 +232,8 @@ impl SkBuff {
         Some(())
     }
 
-    /// How many runs the data have at most, whatever `max` is given for each.
+    /// How many runs the data have at most, if none is cut short; each time one is
+    /// adds another.
     pub(crate) fn max_runs(&self) -> usize {
         let segments = 1 + self.fragments();
         (self.len() / PAGE_SIZE) as usize + 2 * segments
@@ -330,6 +335,24 @@ impl SkBuff {
         }
     }
 
+    /// Sees to it that the frame has neither more segments than a TCP makes, which
+    /// would cost whoever cuts it memory and time without end, nor just one, which
+    /// the stack refuses to cut. The same bounds as for virtio's guests.
+    fn bound_segments(&mut self, gso: Gso, payload: u32) {
+        let size = gso.size.get().max(TCP_MIN_GSO_SIZE);
+        let info = self.shared_info();
+
+        // SAFETY: as in `set_gso`; a pull makes no clone.
+        unsafe {
+            if payload > u32::from(size) {
+                (*info).gso_size = size;
+            } else {
+                (*info).gso_size = 0;
+                (*info).gso_type = 0;
+            }
+        }
+    }
+
     /// Holds what a GSO extra says against the frame's real headers, which
     /// `skb_checksum_setup` has parsed.
     fn check_gso(&mut self, gso: Gso) -> Result<(), DropReason> {
@@ -364,6 +387,7 @@ impl SkBuff {
         if !unsafe { bindings::netback_pskb_may_pull(skb, headers) } {
             return Err(DropReason::NoMemory);
         }
+        self.bound_segments(gso, self.len() - headers);
         Ok(())
     }
 
@@ -458,6 +482,12 @@ impl SkBuff {
             0 => &buffer[..wanted],
             _ => &[],
         }
+    }
+
+    /// The frame does not count against its sender's socket any more.
+    pub(crate) fn disown(&mut self) {
+        // SAFETY: the buffer is ours.
+        unsafe { bindings::netback_skb_orphan(self.0.as_ptr()) };
     }
 
     /// Notes that the frame was handed to the (virtual) wire.

@@ -163,6 +163,34 @@ impl SkbList {
         count
     }
 
+    /// Adds the frames of another list at the end.
+    pub(crate) fn append(&mut self, more: Self) {
+        let more = core::mem::ManuallyDrop::new(more);
+
+        match NonNull::new(self.last) {
+            // SAFETY: `last` is the list's; the frames of `more` become it.
+            Some(last) => unsafe { *next(last) = more.first },
+            None => self.first = more.first,
+        }
+        if !more.last.is_null() {
+            self.last = more.last;
+        }
+    }
+
+    /// No frame counts against its sender's socket any more.
+    pub(crate) fn disown(&mut self) {
+        let mut skb = self.first;
+
+        while let Some(this) = NonNull::new(skb) {
+            // SAFETY: the list's buffers are ours; the one that is borrowed here stays
+            // on the list.
+            unsafe {
+                core::mem::ManuallyDrop::new(SkBuff::from_raw(this)).disown();
+                skb = *next(this);
+            }
+        }
+    }
+
     /// Hands received frames to the network stack, all together.
     pub(crate) fn deliver(mut self, _polling: &Polling<'_>) {
         if self.is_empty() {

@@ -230,10 +230,11 @@ pub struct QueueKeys {
     pub channels: Channels,
 }
 
-/// The keys of a queue that are named more than once here.
+/// Keys that are named more than once here.
 const TX_RING_REF: &str = "tx-ring-ref";
 /// See [`TX_RING_REF`].
 const RX_RING_REF: &str = "rx-ring-ref";
+/// Where the control ring is; see [`TX_RING_REF`].
 const CTRL_RING_REF: &str = "ctrl-ring-ref";
 /// See [`TX_RING_REF`].
 const EVENT_CHANNEL: &str = "event-channel";

@@ -244,7 +244,7 @@ pub enum Taken {
     /// A frame, now in the packet. The caller answers each of its slots.
     Packet,
     /// A change to the multicast filter, no frame. The packet holds the slots to be answered; their
-    /// data mean nothing and were not checked.
+    /// data mean nothing.
     Multicast(MulticastOp),
     /// Nothing of use. All slots are answered.
     Dropped(DropReason),

@@ -29,6 +29,11 @@ impl Counter {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
     }
 
+    /// Adds `n` where others may do so at the same time; they use this, too.
+    pub(crate) fn add_shared(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
     /// The current value.
     #[inline]
     pub(crate) fn get(&self) -> u64 {

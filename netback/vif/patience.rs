@@ -14,6 +14,11 @@ use crate::sys::ticks::{
 /// milliseconds: what they leave lying is not worth keeping.
 const DRAIN_WITHOUT_NOTIFY_MSECS: u32 = 30;
 
+/// How long frames that wait for buffers count against their senders, in
+/// milliseconds. Some senders serve all guests with one socket, such as who answers
+/// echo requests: whom a guest does not read from would not answer any other.
+const OWNED_MSECS: u32 = 2;
+
 /// How often such guests' rings are looked at, in milliseconds.
 const POLL_MSECS: u32 = 5;
 
@@ -64,6 +69,7 @@ struct Hunger {
 pub(crate) struct Patience {
     hunger: Option<Hunger>,
     stalled: bool,
+    disowned: bool,
 }
 
 impl Patience {
@@ -82,6 +88,7 @@ impl Patience {
     #[inline]
     pub(crate) fn feed(&mut self) -> bool {
         self.hunger = None;
+        self.disowned = false;
         core::mem::replace(&mut self.stalled, false)
     }
 
@@ -109,6 +116,28 @@ impl Patience {
         self.stalled
     }
 
+    /// Whether it is time to let frames count against their senders no longer. True
+    /// once, until the queue is fed.
+    pub(crate) fn disowns(&mut self) -> bool {
+        let due = self.disowning().is_some_and(|tick| tick.left().is_none());
+
+        self.disowned |= due;
+        due
+    }
+
+    /// Whether frames count against their senders no longer.
+    #[inline]
+    pub(crate) fn has_disowned(&self) -> bool {
+        self.disowned
+    }
+
+    /// When that will be.
+    fn disowning(&self) -> Option<Tick> {
+        let hunger = self.hunger.filter(|_| !self.disowned)?;
+
+        Some(hunger.since.after(Ticks::from_msecs(OWNED_MSECS)))
+    }
+
     /// How long nothing needs to be done; `None`: until there is an event.
     /// `expiry` is when the next frame expires.
     pub(crate) fn left(&self, time_outs: &TimeOuts, expiry: Option<Tick>) -> Option<Ticks> {
@@ -123,6 +152,7 @@ impl Patience {
         [
             expiry.map(until),
             stall,
+            self.disowning().filter(|_| expiry.is_some()).map(until),
             time_outs.poll.filter(|_| expiry.is_some()),
         ]
         .into_iter()

@@ -87,6 +87,9 @@ const HOLD_SLOTS: u32 = 32;
 /// How long a guest may have to wait to hear that frames of its own were taken.
 const PUT_OFF: Delta = Delta::from_millis(1);
 
+/// How many batches, if the queue does not come to rest meanwhile.
+const MOST_RESTLESS: u32 = 8;
+
 /// A queue is asked to leave its worker, which hands back its [`Work`].
 const LEAVE: u32 = 1;
 
@@ -129,6 +132,8 @@ pub(crate) struct Work {
     put_off: bool,
     /// The alarm comes in time for what was put off.
     reminder: bool,
+    /// Batches since the queue came to rest, with that put off.
+    restless: u32,
 }
 
 impl Work {
@@ -159,7 +164,11 @@ impl Work {
             Relaxed,
         );
 
-        let reminded = self.reminder && self.alarm.has_rung();
+        queue.disowns.store(self.patience.has_disowned(), Relaxed);
+
+        // A queue that does not come to rest sets no alarm.
+        self.restless = if self.put_off { self.restless + 1 } else { 0 };
+        let reminded = self.reminder && self.alarm.has_rung() || self.restless > MOST_RESTLESS;
         if posted || reminded {
             self.put_off = self.tx.unsettled() != 0 && self.can_wait(reminded, taken.1);
         }
@@ -245,6 +254,7 @@ impl Work {
             .map(|ticks| ticks.duration());
         let hold = (self.from_guest.flows() || self.to_guest.flows()).then_some(HOLD);
         let put_off = (self.put_off && self.tx.unsettled() != 0).then_some(PUT_OFF);
+        self.restless = 0;
         match [self.held, patience, hold].into_iter().flatten().min() {
             // It costs less to let it go off, once for many conversations, than to
             // clear it.
@@ -315,6 +325,8 @@ pub(crate) struct Queue {
     /// Which frames on the backlog the worker is told of, one of [`Hold`]. Written
     /// by the worker.
     hold: Atomic<u32>,
+    /// Frames do not count against their senders. Written by the worker.
+    disowns: Atomic<bool>,
     /// How far the queue is asked to go ([`LEAVE`], [`SETTLE`]), and how far the
     /// worker has let it.
     departure: Atomic<u32>,
@@ -331,8 +343,9 @@ impl Queue {
     /// Takes a frame for the guest. With softirqs off and the transmit queue's
     /// lock held.
     ///
-    /// The frame stays its sender's until it is delivered or expires: that is
-    /// what holds back a local TCP, as with any network card.
+    /// The frame stays its sender's until it is delivered, or has waited for
+    /// buffers of the guest's for longer than a moment: that is what holds back a
+    /// local TCP, as with any network card.
     #[inline]
     pub(crate) fn transmit(this: ArcBorrow<'_, Entry<Self>>, skb: SkBuff) {
         let len = skb.len();
@@ -376,6 +389,9 @@ impl Queue {
             }
         }
         let more = queue.sent(len);
+        if self.disowns.load(Relaxed) {
+            skb.disown();
+        }
         self.backlog.push(skb);
         Ok(more)
     }
@@ -398,7 +414,10 @@ impl Queue {
 
     /// Bytes that wait for the guest.
     pub(crate) fn backlog_bytes(&self) -> u64 {
-        self.queued.get().wrapping_sub(self.served.get())
+        let served = self.served.get();
+
+        // More may have come and gone since.
+        self.queued.get().saturating_sub(served)
     }
 
     /// The worker is done with frames to the guest, delivered or dropped.
@@ -407,11 +426,19 @@ impl Queue {
 
         queue.completed(packets, bytes);
         self.served.add(bytes.into());
-        // Pairs with the barrier in `transmit`.
+        // Pairs with the barrier in `admit`.
         barrier::smp_mb();
         if queue.is_stopped() && self.backlog_bytes() <= BACKLOG_LIMIT / 2 {
             queue.wake();
         }
+    }
+
+    /// Frames wait for buffers, for longer than a moment: those here, and those
+    /// that come as long as there are none, do not count against their senders.
+    pub(crate) fn disown(&self, pending: &mut SkbList) {
+        self.disowns.store(true, Relaxed);
+        pending.append(self.backlog.take());
+        pending.disown();
     }
 
     /// Whether the guest is served. Not after a fault.
@@ -612,6 +639,7 @@ impl Attached {
                 queued: Counter::new(),
                 served: Counter::new(),
                 hold: Atomic::new(Hold::NOTHING),
+                disowns: Atomic::new(false),
                 departure: Atomic::new(0),
                 departed: Atomic::new(0),
                 joining: Mailbox::new(),
@@ -642,6 +670,7 @@ impl Attached {
                 debt: Debt::new(),
                 put_off: false,
                 reminder: false,
+                restless: 0,
                 tx,
                 rx,
             },

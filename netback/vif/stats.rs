@@ -12,7 +12,7 @@ use crate::sys::counter::Counter;
 /// Declares the counters that only a worker writes.
 macro_rules! counters {
     ($( $(#[$doc:meta])* $field:ident, )*) => {
-        /// Counters of a queue. All but `xmit_drops` are written by the worker.
+        /// Counters of a queue. The worker writes them, where nothing else is said.
         pub(crate) struct QueueStats {
             $( $(#[$doc])* pub(crate) $field: Counter, )*
             /// Frames dropped by the worker, by reason.
@@ -128,18 +128,18 @@ impl QueueStats {
         }
     }
 
-    /// Counts frames that were still waiting when the guest went. The worker is
-    /// done with the queue.
+    /// Counts frames that were still waiting when the guest went, or was at fault.
+    /// By the worker, or by who has taken the queue from it.
     pub(crate) fn purged(&self, frames: u32) {
         if let Some(counter) = self.drops.get(DropReason::Purged.index()) {
-            counter.add(frames.into());
+            counter.add_shared(frames.into());
         }
     }
 
-    /// Counts a fault of the guest.
+    /// Counts a fault of the guest, by the worker or by who serves the control ring.
     pub(crate) fn faulted(&self, fault: Fault) {
         if let Some(counter) = self.faults.get(fault.index()) {
-            counter.add(1);
+            counter.add_shared(1);
         }
     }
 
