@@ -31,10 +31,11 @@ struct Usage {
 /// What dom0's kernel has, all of it: whatever memory is neither free nor user space's, and all
 /// threads.
 fn usage(station: &Station) -> Result<Usage> {
-    // Freed memory is seen as free only after RCU had its turn; worker threads come and go.
-    let script = "sync; echo 3 > /proc/sys/vm/drop_caches
+    // Freed memory is seen as free only after RCU had its turn; worker threads come and go. What
+    // the bridge has sent to every vif waits for ten seconds to be read.
+    let script = "sleep 15; sync; echo 3 > /proc/sys/vm/drop_caches
         for c in /sys/kernel/slab/*/shrink; do echo 1 > $c; done 2>/dev/null
-        sleep 1; cat /proc/meminfo
+        cat /proc/meminfo
         # Free, too, but kept by the processors for themselves.
         awk '$1 == \"count:\" { n += $2 } END { print \"Kept: \" n * 4 }' /proc/zoneinfo
         n=0; for p in /proc/[0-9]*; do
