@@ -112,9 +112,10 @@ bench-quick:
 lifecycle:
 	@$(LAB) lifecycle
 
-# EVENTS of the life cycle at random from SEED, on two guests with traffic.
+# EVENTS of the life cycle at random from SEED, on two guests with traffic; TRAVEL=1: also save,
+# restore and migrate.
 soak:
-	@$(LAB) soak --events $(or $(EVENTS),100) --seed $(or $(SEED),1)
+	@$(LAB) soak --events $(or $(EVENTS),100) --seed $(or $(SEED),1) $(if $(TRAVEL),--travel)
 
 hostile:
 	@$(LAB) hostile
@@ -152,8 +153,9 @@ help:
 	@echo '                        instructions; build/bench/report.html shows the figures'
 	@echo '  make bench-quick      key figures, held against the record in Documentation/bench'
 	@echo '  make lifecycle        guests and their backend stop, go, move and come back, with traffic'
-	@echo '  make soak EVENTS=n SEED=n'
-	@echo '                        the same at random, n events (100) from a seed (1)'
+	@echo '  make soak EVENTS=n SEED=n TRAVEL=1'
+	@echo '                        the same at random, n events (100) from a seed (1); with TRAVEL'
+	@echo '                        guests are also saved, restored and migrated'
 	@echo '  make hostile          a guest attacks this backend and the kernel'"'"'s with all it has'
 	@echo '  make lab-shell        an interactive dom0 with the module loaded and a guest running'
 	@echo '  make lab-setup, lab-info, lab-clean'
