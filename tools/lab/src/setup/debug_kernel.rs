@@ -21,7 +21,7 @@ const RECIPE: &str = "1";
 /// lives of timers and work, what Rust asserts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DebugKernel {
-    /// Every access to memory. It boots as a PVH domain.
+    /// Every access to memory. It can boot as a PV or PVH domain.
     Kasan,
     /// What freed memory holds. It boots as a PV dom0.
     Lockdep,
