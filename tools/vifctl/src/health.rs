@@ -7,7 +7,7 @@ use std::fmt;
 use crate::vif::Vif;
 
 /// How bad it is; the number is the exit status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Health {
     Good = 0,
@@ -15,6 +15,23 @@ pub enum Health {
     Warning = 1,
     /// The guest is not served.
     Critical = 2,
+    /// That cannot be told.
+    Unknown = 3,
+}
+
+/// How well a machine is, from what was found: the worst that is known. Not to know of one vif does
+/// not hide what is wrong with another.
+pub fn sum(findings: impl IntoIterator<Item = Health>) -> Health {
+    let severity = |health: &Health| match health {
+        Health::Good => 0,
+        Health::Unknown => 1,
+        Health::Warning => 2,
+        Health::Critical => 3,
+    };
+    findings
+        .into_iter()
+        .max_by_key(severity)
+        .unwrap_or(Health::Good)
 }
 
 impl fmt::Display for Health {
@@ -23,6 +40,7 @@ impl fmt::Display for Health {
             Self::Good => "OK",
             Self::Warning => "WARNING",
             Self::Critical => "CRITICAL",
+            Self::Unknown => "UNKNOWN",
         })
     }
 }
@@ -62,7 +80,14 @@ pub fn findings(vif: &Vif) -> Vec<Finding> {
             Health::Critical,
             format!("the guest is at fault: {}", faults.join(", ")),
         );
-    } else if vif.state == "Connected" && !vif.queues.is_empty() && vif.up && !vif.carrier {
+    } else if vif.state == "Connected" && vif.queues.is_empty() {
+        // Neither faults nor drops are to be seen, and a carrier says little by itself.
+        find(
+            Health::Unknown,
+            "its queues cannot be read; is this root, debugfs mounted, and netback the driver?"
+                .to_owned(),
+        );
+    } else if vif.state == "Connected" && vif.up && !vif.carrier {
         find(
             Health::Critical,
             "the guest makes no room for frames".to_owned(),
@@ -108,7 +133,8 @@ mod tests {
     }
 
     fn worst(vif: &Vif) -> Option<Health> {
-        findings(vif).iter().map(|f| f.health).max()
+        let findings = findings(vif);
+        (!findings.is_empty()).then(|| sum(findings.iter().map(|f| f.health)))
     }
 
     #[test]
@@ -140,5 +166,27 @@ mod tests {
         vif.queues.clear();
         vif.carrier = false;
         assert_eq!(worst(&vif), None);
+    }
+
+    #[test]
+    fn a_connected_vif_without_queues_is_unknown() {
+        let mut vif = served();
+        vif.queues.clear();
+        assert_eq!(worst(&vif), Some(Health::Unknown));
+        vif.carrier = false;
+        assert_eq!(worst(&vif), Some(Health::Unknown));
+        // What is known to be wrong is said all the same, and goes first.
+        vif.up = false;
+        assert_eq!(findings(&vif).len(), 2);
+        assert_eq!(worst(&vif), Some(Health::Warning));
+    }
+
+    #[test]
+    fn what_is_known_to_be_wrong_goes_before_what_is_not_known() {
+        use Health::{Critical, Good, Unknown, Warning};
+        assert_eq!(sum([]), Good);
+        assert_eq!(sum([Good, Unknown]), Unknown);
+        assert_eq!(sum([Warning, Unknown]), Warning);
+        assert_eq!(sum([Critical, Unknown, Warning]), Critical);
     }
 }

@@ -7,6 +7,7 @@ mod read;
 mod show;
 mod vif;
 
+use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -123,15 +124,11 @@ fn run(cli: Cli) -> Result<ExitCode> {
         }
         Command::Check { vifs } => {
             let vifs = twice(&mut machine, &vifs, interval)?;
-            let worst = vifs
-                .iter()
-                .flat_map(health::findings)
-                .map(|finding| {
-                    println!("{finding}");
-                    finding.health
-                })
-                .max()
-                .unwrap_or(Health::Good);
+            let findings: Vec<_> = vifs.iter().flat_map(health::findings).collect();
+            for finding in &findings {
+                println!("{finding}");
+            }
+            let worst = health::sum(findings.iter().map(|finding| finding.health));
             println!("{worst}: {} vifs", vifs.len());
             return Ok(ExitCode::from(worst as u8));
         }
@@ -143,14 +140,72 @@ fn run(cli: Cli) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What it ends with when it could not do what it should: monitoring knows 3 as "unknown", and takes
+/// 2, with which clap ends, for a guest that is not served.
+fn failure(checks: bool) -> u8 {
+    if checks {
+        Health::Unknown as u8
+    } else {
+        1
+    }
+}
+
+/// What the command line asks for, or what to end with if it asks for nothing that there is.
+fn parse(arguments: &[OsString]) -> std::result::Result<Cli, (clap::Error, u8)> {
+    Cli::try_parse_from(arguments).map_err(|e| {
+        // Of a line that cannot be understood, the word is all there is to tell.
+        let checks = arguments.iter().skip(1).any(|word| word == "check");
+        let code = if e.use_stderr() { failure(checks) } else { 0 };
+        (e, code)
+    })
+}
+
 fn main() -> ExitCode {
-    let checks = std::env::args().nth(1).as_deref() == Some("check");
-    match run(Cli::parse()) {
-        Ok(code) => code,
-        Err(e) => {
-            eprintln!("vifctl: {e:#}");
-            // Monitoring knows 3 as "unknown".
-            ExitCode::from(if checks { 3 } else { 1 })
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let cli = match parse(&arguments) {
+        Ok(cli) => cli,
+        Err((e, code)) => {
+            // Nobody is left to tell if that cannot be written.
+            let _ = e.print();
+            return ExitCode::from(code);
+        }
+    };
+    let checks = matches!(cli.command, Some(Command::Check { .. }));
+    run(cli).unwrap_or_else(|e| {
+        eprintln!("vifctl: {e:#}");
+        ExitCode::from(failure(checks))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How a command line is taken: whether it is a check, or what it ends with.
+    fn taken(line: &str) -> std::result::Result<bool, u8> {
+        let arguments: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+        parse(&arguments)
+            .map(|cli| matches!(cli.command, Some(Command::Check { .. })))
+            .map_err(|(_, code)| code)
+    }
+
+    #[test]
+    fn a_check_that_cannot_be_understood_is_unknown() {
+        for (line, wanted) in [
+            ("vifctl", Ok(false)),
+            ("vifctl check vif9.0", Ok(true)),
+            ("vifctl --interval 1 check vif9.0", Ok(true)),
+            ("vifctl check --interval 1", Ok(true)),
+            ("vifctl json check", Ok(false)),
+            ("vifctl --interval x check", Err(3)),
+            ("vifctl check --no-such-option", Err(3)),
+            ("vifctl --interval x json", Err(1)),
+            ("vifctl no-such-command", Err(1)),
+            ("vifctl config", Err(1)),
+            ("vifctl --help", Err(0)),
+            ("vifctl check --help", Err(0)),
+        ] {
+            assert_eq!(taken(line), wanted, "{line}");
         }
     }
 }

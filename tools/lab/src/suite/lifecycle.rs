@@ -624,7 +624,7 @@ fn vifctl(context: &mut Context) -> Result<()> {
     let down = check(1, "an interface that is down");
     dom0.run(&format!("ip link set {vif} up"))?;
     down?;
-    let nobody = dom0.try_run("vifctl check vif999.0", limit)?;
+    let nobody = dom0.try_run("vifctl --interval 0.2 check vif999.0", limit)?;
     ensure!(
         nobody.status == netback_proto::Exit::Code(3),
         "vifctl check of no vif ended with {}",
