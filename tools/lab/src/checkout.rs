@@ -62,6 +62,44 @@ impl Checkout {
         Ok(dir)
     }
 
+    /// The Rust files from which all others are reached: the module's root, and those of every crate
+    /// under `tools/`, wherever it lies.
+    pub fn rust_roots(&self) -> Result<Vec<PathBuf>> {
+        let mut roots = vec![self.dir.join("netback/netback.rs")];
+        let mut dirs = vec![self.dir.join("tools")];
+        while let Some(dir) = dirs.pop() {
+            for entry in fs::read_dir(&dir)? {
+                let entry = entry?;
+                // What cargo has made is not ours.
+                if entry.file_type()?.is_dir() && entry.file_name() != "target" {
+                    dirs.push(entry.path());
+                }
+            }
+            if !dir.join("Cargo.toml").exists() {
+                continue;
+            }
+            let single = ["src/lib.rs", "src/main.rs", "build.rs"];
+            roots.extend(
+                single
+                    .map(|f| dir.join(f))
+                    .into_iter()
+                    .filter(|f| f.exists()),
+            );
+            for sub in ["tests", "benches", "examples", "src/bin", "fuzz_targets"] {
+                // Most crates have none of these.
+                let entries = fs::read_dir(dir.join(sub)).into_iter().flatten();
+                for entry in entries {
+                    let path = entry?.path();
+                    if path.extension().is_some_and(|e| e == "rs") {
+                        roots.push(path);
+                    }
+                }
+            }
+        }
+        roots.sort();
+        Ok(roots)
+    }
+
     /// Builds the programs for the emulated machines and returns their paths.
     pub fn programs(&self) -> Result<Programs> {
         let arguments = [
@@ -232,4 +270,30 @@ fn copy_source(from: &Path, to: &Path) -> Result<()> {
         fs::write(to, data).with_context(|| format!("cannot write {}", to.display()))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crates_are_found_wherever_they_lie() {
+        let checkout = Checkout::find().unwrap();
+        let roots = checkout.rust_roots().unwrap();
+        for root in [
+            "netback/netback.rs",
+            "tools/lab/src/lib.rs",
+            "tools/lab/src/main.rs",
+            "tools/netif/tests/rings.rs",
+            "tools/netif/fuzz/fuzz_targets/tx_ring.rs",
+            "tools/netif/loom/build.rs",
+            "tools/netif/loom/src/lib.rs",
+            "tools/netif/loom/tests/rings.rs",
+        ] {
+            assert!(roots.contains(&checkout.dir().join(root)), "{root}");
+        }
+        assert!(!roots
+            .iter()
+            .any(|root| root.iter().any(|part| part == "target")));
+    }
 }

@@ -434,23 +434,7 @@ fn is_warning(line: &str) -> bool {
 fn fmt(check: bool) -> Result<()> {
     let checkout = Checkout::find()?;
     let sdk = setup::ensure()?;
-    let mut files = vec![checkout.dir().join("netback/netback.rs")];
-    for krate in std::fs::read_dir(checkout.dir().join("tools"))?.flatten() {
-        let dir = krate.path();
-        files.extend(["src/lib.rs", "src/main.rs"].map(|f| dir.join(f)));
-        for sub in ["tests", "benches", "fuzz/fuzz_targets"] {
-            let entries = std::fs::read_dir(dir.join(sub))
-                .into_iter()
-                .flatten()
-                .flatten();
-            files.extend(
-                entries
-                    .map(|e| e.path())
-                    .filter(|p| p.extension().is_some_and(|e| e == "rs")),
-            );
-        }
-    }
-    files.retain(|f| f.exists());
+    let files = checkout.rust_roots()?;
     let in_root = sdk
         .in_root()
         .bind(checkout.dir(), setup::SOURCE_IN_ROOT)
