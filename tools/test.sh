@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Runs the project's checks and closes with one line: "N passed, N failed".
+# Runs the project's checks and closes with one line: "N passed, N failed". If a check
+# was not made, a line before that says which.
 #
 #	test.sh test	tests on the host, then tests in the lab
 #	test.sh clippy	lints of the module and of the tools
@@ -11,6 +12,7 @@ cd "$(dirname "$(readlink -f "$0")")/.." || exit 1
 
 passed=0
 failed=0
+skipped=
 what=${1:-test}
 mkdir -p build
 log=build/check.log
@@ -76,7 +78,7 @@ clippy() {
 		check "clippy, tools" "$CARGO" clippy --release --locked --manifest-path tools/Cargo.toml \
 			--workspace --all-targets -- -D warnings
 	else
-		echo "skipped: clippy of the tools, because this cargo has none"
+		skipped="clippy of the tools, because this cargo has none"
 	fi
 }
 
@@ -109,5 +111,6 @@ else
 	failed=$((failed + 1))
 fi
 
+[ -z "$skipped" ] || echo "1 SKIPPED: $skipped"
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ] && [ "$passed" -gt 0 ]
