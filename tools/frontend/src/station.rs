@@ -3,6 +3,7 @@
 //! A station of the network with nothing but a frontend: it asks for Ethernet addresses and sends
 //! echo requests, to see whether frames get through.
 
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,31 @@ use crate::vif::Vif;
 
 /// How long an answer is waited for until the question is asked again.
 const PATIENCE: Duration = Duration::from_millis(300);
+
+/// As much of a frame that is not the answer is told: the headers.
+const HEAD: usize = 64;
+
+/// What came in place of an answer.
+#[derive(Default)]
+struct Instead {
+    asked: u32,
+    frames: u32,
+    latest: Option<Received>,
+}
+
+impl fmt::Display for Instead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { asked, frames, .. } = self;
+        write!(f, "asked {asked} times, {frames} other frames came")?;
+        let Some(Received { data, .. }) = &self.latest else {
+            return Ok(());
+        };
+        write!(f, ", the latest of {} bytes:", data.len())?;
+        data.iter()
+            .take(HEAD)
+            .try_for_each(|byte| write!(f, " {byte:02x}"))
+    }
+}
 
 /// A station, on one queue of a connected vif.
 pub struct Station<'a> {
@@ -53,8 +79,10 @@ impl<'a> Station<'a> {
         mut wanted: impl FnMut(&Received) -> Option<T>,
     ) -> Result<T> {
         let until = Instant::now() + limit;
+        let mut instead = Instead::default();
         loop {
             self.send(frame)?;
+            instead.asked += 1;
             let again = Instant::now() + PATIENCE;
             while Instant::now() < again {
                 for queue in 0..self.vif.queue_count() {
@@ -63,11 +91,13 @@ impl<'a> Station<'a> {
                         if let Some(answer) = wanted(&frame) {
                             return Ok(answer);
                         }
+                        instead.frames += 1;
+                        instead.latest = Some(frame);
                     }
                 }
             }
             if Instant::now() >= until {
-                bail!("there is no answer in {} s", limit.as_secs());
+                bail!("there is no answer in {} s: {instead}", limit.as_secs());
             }
         }
     }

@@ -174,6 +174,19 @@ impl Field {
             .is_ok()
     }
 
+    /// How dom0's network and the attacker's vif stand, for whoever looks for the cause of a failure.
+    pub fn state(&self) -> String {
+        let script = format!(
+            "for vif in /sys/class/net/vif*.{VIF}; do vif=${{vif##*/}}; ip -s -s link show $vif; \
+             ethtool -S $vif; head -n 40 /sys/kernel/debug/netback/$vif/* ; done; \
+             ip route show cache; ip neigh; cat /proc/net/snmp /proc/net/sockstat"
+        );
+        match self.lab.dom0().try_run(&script, self.lab.limit(60)) {
+            Ok(output) => output.stdout,
+            Err(e) => format!("dom0 does not say how it is: {e:#}"),
+        }
+    }
+
     /// What the attacks so far have left behind. Says how many they were.
     pub fn leaks(&self) -> Result<String> {
         /// Connections, very roughly, of an attack.

@@ -109,8 +109,11 @@ impl Campaign<'_> {
             let rest = if name == "random" { LONG_REST } else { REST };
             let watch = Watch::begin(field, name, seed, rest)?;
             let worked = work(field);
-            if worked.is_err() && !field.is_alive() {
-                bail!("{}", obituary(field));
+            if worked.is_err() {
+                if !field.is_alive() {
+                    bail!("{}", obituary(field));
+                }
+                ui::note(field.state());
             }
             let watched = watch.end();
             let Worked {
