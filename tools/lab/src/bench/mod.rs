@@ -33,8 +33,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use anyhow::{anyhow, bail, Result};
 
 pub use compare::{compare, Worse};
-use record::{Entry, Environment, Failure, Record};
-use station::{driver_name, Setting, Stage, Station};
+use record::{Entry, Environment, Failure, Record, Samples};
+pub use station::driver_name;
+use station::{Setting, Stage, Station};
 use workloads::{Workload, WORKLOADS};
 
 use crate::checkout::Checkout;
@@ -104,6 +105,8 @@ fn selected(options: &Options) -> Vec<Workload> {
 struct Errand {
     setting: Setting,
     workloads: Vec<Workload>,
+    /// How often each workload is run in a lab.
+    repetitions: u32,
 }
 
 /// How often a lab is booted anew in which workloads fail.
@@ -120,7 +123,7 @@ fn errands(options: &Options) -> Vec<Errand> {
                     .filter(|w| w.stage == stage && (!w.driverless || number == 0))
                     .copied()
                     .collect();
-                if workloads.is_empty() || (!erms && !stage.copies()) {
+                if workloads.is_empty() {
                     continue;
                 }
                 let parameters = if driver == Driver::Netback {
@@ -128,39 +131,42 @@ fn errands(options: &Options) -> Vec<Errand> {
                 } else {
                     String::new()
                 };
-                errands.push(Errand {
+                let (labs, repetitions) = if options.profile {
+                    (1, 1)
+                } else if stage.is_used_up() {
+                    (options.repetitions, 1)
+                } else {
+                    (1, options.repetitions)
+                };
+                errands.extend((0..labs).map(|_| Errand {
                     setting: Setting {
                         driver,
-                        parameters,
+                        parameters: parameters.clone(),
                         erms,
                         stage,
                         profile: options.profile,
                     },
-                    workloads,
-                });
+                    workloads: workloads.clone(),
+                    repetitions,
+                }));
             }
         }
     }
     // With several labs at a time, the longest go first.
-    errands.sort_by_key(|e| (!e.setting.erms, std::cmp::Reverse(e.seconds(1))));
+    errands.sort_by_key(|e| (!e.setting.erms, std::cmp::Reverse(e.seconds())));
     errands
 }
 
 impl Errand {
-    /// How often a workload is run here.
-    fn repetitions(&self, wanted: u32) -> u32 {
-        let once = self.setting.stage == Stage::Idle || self.setting.profile;
-        if once {
-            1
-        } else {
-            wanted
-        }
+    /// How long a workload takes, very roughly.
+    fn seconds_of(&self, workload: &Workload) -> u64 {
+        workload.seconds * u64::from(self.repetitions)
     }
 
-    /// How long it takes, very roughly.
-    fn seconds(&self, repetitions: u32) -> u64 {
-        let once: u64 = self.workloads.iter().map(|w| w.seconds).sum();
-        self.setting.stage.seconds() + once * u64::from(self.repetitions(repetitions))
+    /// How long everything takes, very roughly.
+    fn seconds(&self) -> u64 {
+        let work: u64 = self.workloads.iter().map(|w| self.seconds_of(w)).sum();
+        self.setting.stage.seconds() + work
     }
 
     /// Runs the workloads from number `first`; returns that of the first that was not run because
@@ -170,15 +176,19 @@ impl Errand {
         progress.booted(self.setting.stage);
         let environment = environment(&station, progress.repetitions)?;
         for (number, workload) in self.workloads.iter().enumerate().skip(first) {
-            let outcome = self.run_one(&mut station, workload, progress.repetitions);
-            let mut newer = station.record();
-            newer.environment = environment.clone();
+            let outcome = self.run_one(&mut station, workload);
             let failed = outcome.is_err();
-            if let Err(e) = outcome {
+            let failure = outcome.err().map(|e| {
                 let e = e.context(format!("workload {}", workload.name));
-                newer.failures.push(self.failure(workload, &e));
-            }
-            progress.keep(newer, workload, &self.setting)?;
+                self.failure(workload, &e)
+            });
+            let (samples, profiles) = station.take();
+            let newer = Record {
+                environment: environment.clone(),
+                profiles,
+                ..Record::default()
+            };
+            progress.keep(self, workload, samples, newer, failure)?;
             if failed && !station.is_well() {
                 ui::note(station.lab().tails());
                 return Ok(Some(number + 1).filter(|n| *n < self.workloads.len()));
@@ -187,12 +197,12 @@ impl Errand {
         Ok(None)
     }
 
-    fn run_one(&self, station: &mut Station, workload: &Workload, wanted: u32) -> Result<()> {
+    fn run_one(&self, station: &mut Station, workload: &Workload) -> Result<()> {
         station.begin(workload.name);
         if workload.rehearsed {
             station.rehearse(|station| (workload.run)(station))?;
         }
-        for _ in 0..self.repetitions(wanted) {
+        for _ in 0..self.repetitions {
             (workload.run)(station)?;
         }
         station.end()?;
@@ -228,11 +238,9 @@ impl Errand {
         }
         let e = trouble.unwrap_or_else(|| anyhow!("the lab goes down again and again"));
         for workload in &self.workloads[first..] {
-            let newer = Record {
-                failures: vec![self.failure(workload, &e)],
-                ..Record::default()
-            };
-            progress.keep(newer, workload, &self.setting)?;
+            let failure = self.failure(workload, &e);
+            let (samples, newer) = (Samples::default(), Record::default());
+            progress.keep(self, workload, samples, newer, Some(failure))?;
         }
         Ok(())
     }
@@ -248,6 +256,10 @@ struct Progress {
 
 struct State {
     record: Record,
+    /// What was measured in this run, in all labs.
+    samples: Samples,
+    /// What has failed in this run.
+    failures: Vec<Failure>,
     /// Seconds of work, as they were guessed: what is done, and all.
     done: u64,
     all: u64,
@@ -257,15 +269,16 @@ struct State {
 
 impl Progress {
     fn new(options: &Options, errands: &[Errand], path: PathBuf, record: Record) -> Self {
-        let seconds = |e: &Errand| e.seconds(options.repetitions);
         Self {
             repetitions: options.repetitions,
             jobs: options.jobs.clamp(1, errands.len().max(1)),
             path,
             state: Mutex::new(State {
                 record,
+                samples: Samples::default(),
+                failures: Vec::new(),
                 done: 0,
-                all: errands.iter().map(seconds).sum(),
+                all: errands.iter().map(Errand::seconds).sum(),
                 workloads: 0,
                 of: errands.iter().map(|e| e.workloads.len()).sum(),
             }),
@@ -279,15 +292,36 @@ impl Progress {
 
     /// Takes over what a workload came to. It is kept at once: what comes later may fail, or be
     /// called off.
-    fn keep(&self, newer: Record, workload: &Workload, setting: &Setting) -> Result<()> {
+    fn keep(
+        &self,
+        errand: &Errand,
+        workload: &Workload,
+        samples: Samples,
+        newer: Record,
+        failure: Option<Failure>,
+    ) -> Result<()> {
         let mut state = lock(&self.state);
-        let name = setting.name_of(workload.name);
-        state.record.forgive(&name, driver_name(setting.driver));
-        state.record.merge(newer);
-        derive(&mut state.record);
-        state.record.store(&self.path)?;
-        let once = setting.stage == Stage::Idle || setting.profile;
-        state.done += workload.seconds * u64::from(if once { 1 } else { self.repetitions });
+        let State {
+            record,
+            samples: all,
+            failures,
+            ..
+        } = &mut *state;
+        all.append(samples);
+        failures.extend(failure);
+        // What failed in an earlier run has been tried again; what failed in this one stays.
+        record.forgive(
+            &errand.setting.name_of(workload.name),
+            driver_name(errand.setting.driver),
+        );
+        record.merge(Record {
+            results: all.entries(),
+            failures: failures.clone(),
+            ..newer
+        });
+        derive(record);
+        record.store(&self.path)?;
+        state.done += errand.seconds_of(workload);
         state.workloads += 1;
         let left = state.all.saturating_sub(state.done);
         // What was guessed is for an idle machine; the time that has passed tells how it is.

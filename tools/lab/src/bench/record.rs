@@ -180,6 +180,14 @@ impl Samples {
             .push(value);
     }
 
+    /// Adds the values of others.
+    pub fn append(&mut self, others: Self) {
+        for (key, (unit, values)) in others.0 {
+            let of_key = self.0.entry(key).or_insert_with(|| (unit, Vec::new()));
+            of_key.1.extend(values);
+        }
+    }
+
     /// The median and the spread of each.
     pub fn entries(&self) -> Vec<Entry> {
         self.0
@@ -249,6 +257,19 @@ mod tests {
             let entry = sampled(values);
             assert_eq!((entry.value, entry.spread), (median, spread), "{values:?}");
         }
+    }
+
+    #[test]
+    fn values_of_several_labs_make_one_figure() {
+        let mut all = Samples::default();
+        for value in [3.0, 1.0, 2.0] {
+            let mut of_a_lab = Samples::default();
+            of_a_lab.add("w", "netback", "m", "u", value);
+            all.append(of_a_lab);
+        }
+        let entries = all.entries();
+        assert_eq!(entries, [sampled(&[1.0, 2.0, 3.0])]);
+        assert_eq!(entries[0].runs, 3);
     }
 
     #[test]

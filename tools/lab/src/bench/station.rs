@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::ends::{self, Ends};
 use super::profile::{Profile, Profiler};
-use super::record::{Record, Samples};
+use super::record::{self, Samples};
 use super::routed;
 use crate::guest::Guest;
 use crate::lab::{Driver, Lab};
@@ -64,9 +64,9 @@ impl Stage {
         }
     }
 
-    /// Whether what it costs to copy has a part in its figures.
-    pub fn copies(self) -> bool {
-        matches!(self, Self::Single | Self::Pair | Self::Routed)
+    /// Whether what it measures is only so the first time: another time needs another lab.
+    pub fn is_used_up(self) -> bool {
+        self == Self::Idle
     }
 
     /// How long it takes until its machines are up, very roughly.
@@ -115,7 +115,7 @@ pub fn driver_name(driver: Driver) -> &'static str {
     match driver {
         Driver::Netback => "netback",
         Driver::XenNetback => "xen-netback",
-        Driver::None => super::record::FLOOR,
+        Driver::None => record::FLOOR,
     }
 }
 
@@ -132,7 +132,7 @@ pub struct Station {
     profiler: Option<Profiler>,
     /// What the last count found, and for how many frames, if it was of frames.
     profiled: Option<(Profile, f64)>,
-    profiles: Vec<super::record::Profile>,
+    profiles: Vec<record::Profile>,
     /// What both ends of frames cost, by the frames' size, as far as that was looked at.
     pub(super) ends: HashMap<u32, Ends>,
     /// What goes with each try of a generator to send in vain, if that was looked at.
@@ -278,7 +278,7 @@ impl Station {
         if self.setting.profile {
             ui::note(format!("{}:\n{text}", path.display()));
         }
-        self.profiles.push(super::record::Profile {
+        self.profiles.push(record::Profile {
             workload,
             driver: driver.into(),
             functions: profile.shares(units, SHOWN),
@@ -316,13 +316,12 @@ impl Station {
             && health::check(&self.lab, None).is_ok()
     }
 
-    /// What was recorded so far.
-    pub fn record(&self) -> Record {
-        Record {
-            results: self.samples.entries(),
-            profiles: self.profiles.clone(),
-            ..Record::default()
-        }
+    /// Gives out what was measured and counted since this was asked for last.
+    pub fn take(&mut self) -> (Samples, Vec<record::Profile>) {
+        (
+            std::mem::take(&mut self.samples),
+            std::mem::take(&mut self.profiles),
+        )
     }
 
     /// Notes a figure of the workload under way.
