@@ -13,6 +13,8 @@ cd "$(dirname "$(readlink -f "$0")")/.." || exit 1
 passed=0
 failed=0
 skipped=
+# Lab tests that were run a second time, because the emulator had spoilt the first.
+again=0
 what=${1:-test}
 mkdir -p build
 log=build/check.log
@@ -57,15 +59,17 @@ host_tests() {
 # Tests in the lab, each of which counts.
 lab_tests() {
 	say "lab tests"
-	local tally=build/lab-tally status p f
+	local tally=build/lab-tally status p f a
 	rm -f "$tally"
 	NETBACK_TALLY=$tally tools/lab.sh test "$@" < /dev/null
 	status=$?
 	p=0
 	f=0
-	[ ! -f "$tally" ] || read -r p f < "$tally"
+	a=0
+	[ ! -f "$tally" ] || read -r p f a < "$tally"
 	passed=$((passed + p))
 	failed=$((failed + f))
+	again=$((again + a))
 	if [ "$status" != 0 ] && [ "$f" = 0 ] || [ "$((p + f))" = 0 ]; then
 		failed=$((failed + 1))
 		echo "FAILED  the lab tests ended with status $status and $((p + f)) results"
@@ -112,5 +116,6 @@ else
 fi
 
 [ -z "$skipped" ] || echo "1 SKIPPED: $skipped"
+[ "$again" = 0 ] || echo "$again run again"
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ] && [ "$passed" -gt 0 ]

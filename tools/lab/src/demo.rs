@@ -14,7 +14,7 @@ use crate::checkout::Checkout;
 use crate::guest::{Guest, Kind};
 use crate::lab::{Driver, Lab};
 use crate::machine::{transfer, Machine};
-use crate::mishaps;
+use crate::mishaps::Mishaps;
 use crate::suite::health;
 use crate::suite::traffic::{ping, FrameSizes, DOM0, MIB};
 use crate::ui;
@@ -313,7 +313,7 @@ fn perform(report: &mut Report, driver: Driver, parameters: &str) -> Result<()> 
         ui::note(format!("cannot keep the guests' logs: {e:#}"));
     }
     if report.error.is_some() {
-        report.mishap = mishaps::in_run(lab.dir());
+        report.mishap = Mishaps::in_run(lab.dir()).since(&Mishaps::default());
         println!("{}", lab.tails());
     }
     Ok(())

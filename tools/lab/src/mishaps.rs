@@ -10,24 +10,52 @@ use std::path::Path;
 
 use crate::qemu;
 
-/// What the emulator did wrong in the run whose logs are in `dir`, if it did.
-pub fn in_run(dir: &Path) -> Option<&'static str> {
-    let console = read(&qemu::console(dir));
-    if triple_faults(&console) > 0 {
-        return Some("has lost a guest in a triple fault");
-    }
-    if stale_breakpoints(&console) > 0 {
-        return Some("has executed a breakpoint that was no longer there");
-    }
-    let Ok(files) = fs::read_dir(dir) else {
-        return None;
-    };
-    let interrupted = files
-        .flatten()
-        .filter(|file| file.file_name().to_string_lossy().starts_with("guest-"))
-        .any(|file| was_interrupted_twice(&read(&file.path())) > 0);
-    interrupted.then_some("has interrupted a guest twice at once")
+/// How often the emulator has done wrong, so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mishaps {
+    triple_faults: usize,
+    stale_breakpoints: usize,
+    interrupted_twice: usize,
 }
+
+impl Mishaps {
+    /// Those in the run whose logs are in `dir`. The guests' logs are there once they were kept.
+    pub fn in_run(dir: &Path) -> Self {
+        let files = fs::read_dir(dir).into_iter().flatten().flatten();
+        let guests: String = files
+            .filter(|file| file.file_name().to_string_lossy().starts_with("guest-"))
+            .map(|file| read(&file.path()))
+            .collect();
+        Self::on(&read(&qemu::console(dir)), &guests)
+    }
+
+    /// Those on the console of Xen and dom0, and on the guests' consoles.
+    pub fn on(console: &str, guests: &str) -> Self {
+        Self {
+            triple_faults: triple_faults(console),
+            stale_breakpoints: stale_breakpoints(console),
+            interrupted_twice: was_interrupted_twice(guests),
+        }
+    }
+
+    /// What the emulator did wrong since it had done so often.
+    pub fn since(&self, before: &Self) -> Option<&'static str> {
+        if self.triple_faults > before.triple_faults {
+            Some("has lost a guest in a triple fault")
+        } else if self.stale_breakpoints > before.stale_breakpoints {
+            Some("has executed a breakpoint that was no longer there")
+        } else if self.interrupted_twice > before.interrupted_twice {
+            Some("has interrupted a guest twice at once")
+        } else {
+            None
+        }
+    }
+}
+
+/// Picks the lines from guests' consoles, in dom0, by which [`Mishaps::on`] counts. There may be no
+/// guests yet.
+pub const OF_GUESTS: &str = "grep -hE 'ENTRY_TRAMPOLINE stack guard page was hit|RIP: ' \
+     /var/log/xen/console/guest-*.log 2>/dev/null || true";
 
 fn read(path: &Path) -> String {
     let bytes = fs::read(path).unwrap_or_default();
@@ -97,6 +125,20 @@ mod tests {
         assert_eq!(was_interrupted_twice(&format!("{twice}{twice}")), 2);
         assert_eq!(was_interrupted_twice(&oops("page_fault+0x3")), 0);
         assert_eq!(was_interrupted_twice("all is well"), 0);
+    }
+
+    #[test]
+    fn what_went_wrong_earlier_excuses_nothing_later() {
+        let fault = "(XEN) d3v0 Triple fault - invoking HVM shutdown action 1\n";
+        let twice = "[  9.1] BUG: ENTRY_TRAMPOLINE stack guard page was hit at 00000000f2\n\
+                     [  9.1] RIP: 0010:asm_sysvec_xen_hvm_callback+0x0/0x10\n";
+        let before = Mishaps::on(fault, twice);
+        assert_eq!(before.since(&before), None);
+        assert!(before.since(&Mishaps::default()).is_some());
+        let another = Mishaps::on(&fault.repeat(2), twice);
+        assert!(another.since(&before).is_some_and(|w| w.contains("triple")));
+        let another = Mishaps::on(fault, &twice.repeat(2));
+        assert!(another.since(&before).is_some_and(|w| w.contains("twice")));
     }
 
     #[test]

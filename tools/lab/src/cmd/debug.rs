@@ -85,9 +85,7 @@ pub fn run(args: &DebugArgs) -> Result<ExitCode> {
             KernelName::Kasan => Context::new(Driver::Netback, ""),
             KernelName::Lockdep => Context::new(Driver::Netback, "").debug_kernel(which),
         };
-        let tally = suite::run(context, suites, 1, &[]);
-        sum.passed += tally.passed;
-        sum.failed.extend(tally.failed);
+        sum.add(suite::run(context, suites, 1, &[]));
     }
     if args.list || args.build {
         return Ok(ExitCode::SUCCESS);

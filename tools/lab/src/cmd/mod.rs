@@ -311,11 +311,14 @@ fn list(suites: &[Vec<suite::Test>]) {
 
 /// Says what a run came to.
 fn close(tally: &suite::Tally) -> ExitCode {
-    let failed = tally.failed.len();
+    let (failed, again) = (tally.failed.len(), tally.again.len());
+    if again > 0 {
+        println!("{again} run again: {}", tally.again.join(", "));
+    }
     match std::env::var_os("NETBACK_TALLY") {
         // Somebody adds them up with others.
         Some(path) => {
-            if let Err(e) = std::fs::write(&path, format!("{} {failed}\n", tally.passed)) {
+            if let Err(e) = std::fs::write(&path, format!("{} {failed} {again}\n", tally.passed)) {
                 eprintln!("lab: cannot write the tally: {e}");
                 return ExitCode::FAILURE;
             }

@@ -41,7 +41,7 @@ use anyhow::{Context as _, Result};
 
 use crate::guest::{Guest, Kind};
 use crate::lab::{Driver, Lab, LabBuilder};
-use crate::mishaps;
+use crate::mishaps::{self, Mishaps};
 use crate::setup::{DebugKernel, GuestKernel};
 use crate::ui;
 use record::Record;
@@ -168,6 +168,8 @@ pub struct Context {
     records: Vec<Record>,
     /// Where the labs' logs are, the shared one's and those of the test under way.
     logs: Vec<PathBuf>,
+    /// Tests that were run again, because the emulator had spoilt them.
+    again: Vec<&'static str>,
     seed: u64,
 }
 
@@ -184,6 +186,7 @@ impl Context {
             thorough: false,
             records: Vec::new(),
             logs: Vec::new(),
+            again: Vec::new(),
             seed: 1,
         }
     }
@@ -336,13 +339,31 @@ impl Context {
         text
     }
 
+    /// What the emulator did wrong in the shared lab so far, and where that lab's logs are. A lab
+    /// that does not answer is for the test to find.
+    fn mishaps(&self) -> Option<(PathBuf, Mishaps)> {
+        let lab = self.lab.as_ref()?;
+        let console = lab.console_log().unwrap_or_default();
+        let guests = lab.dom0().run(mishaps::OF_GUESTS);
+        let guests = guests.map_or_else(|_| String::new(), |output| output.stdout);
+        let seen = Mishaps::on(&console, &guests);
+        Some((lab.dir().to_owned(), seen))
+    }
+
     /// Runs a test, and once more if the emulator spoilt it.
     fn run(&mut self, test: &Test) -> Result<()> {
+        // What happened in an earlier test of the same lab did that one no harm, nor this one.
+        let earlier = self.mishaps();
         let outcome = self.try_run(test);
         if outcome.is_err() {
             self.keep_guest_logs();
         }
-        let mishap = self.logs.iter().find_map(|dir| mishaps::in_run(dir));
+        let before = |dir: &PathBuf| {
+            let earlier = earlier.as_ref().filter(|(shared, _)| shared == dir);
+            earlier.map_or_else(Mishaps::default, |(_, seen)| *seen)
+        };
+        let spoilt = |dir: &PathBuf| Mishaps::in_run(dir).since(&before(dir));
+        let mishap = self.logs.iter().find_map(spoilt);
         self.logs
             .retain(|dir| self.lab.as_ref().is_some_and(|lab| lab.dir() == dir));
         match (outcome, mishap) {
@@ -352,6 +373,7 @@ impl Context {
                     test.name
                 ));
                 self.reset();
+                self.again.push(test.name);
                 self.try_run(test)
             }
             (outcome, _) => outcome,
@@ -385,9 +407,18 @@ pub struct Tally {
     pub passed: usize,
     /// The names of those that did not.
     pub failed: Vec<&'static str>,
+    /// The names of those that were run again, because the emulator had spoilt them.
+    pub again: Vec<&'static str>,
 }
 
 impl Tally {
+    /// Adds what another run came to.
+    pub fn add(&mut self, more: Self) {
+        self.passed += more.passed;
+        self.failed.extend(more.failed);
+        self.again.extend(more.again);
+    }
+
     /// Runs a test and says what came of it.
     fn run(&mut self, context: &mut Context, test: &Test) {
         ui::note(format!("test {} ...", test.name));
@@ -445,6 +476,7 @@ pub fn run(
             }
         }
         context.reset();
+        tally.again = context.again;
         (tally, context.records)
     };
     let mut sum = Tally::default();
@@ -454,8 +486,7 @@ pub fn run(
         for lane in lanes {
             match lane.join() {
                 Ok((tally, more)) => {
-                    sum.passed += tally.passed;
-                    sum.failed.extend(tally.failed);
+                    sum.add(tally);
                     records.extend(more);
                 }
                 Err(panic) => std::panic::resume_unwind(panic),
