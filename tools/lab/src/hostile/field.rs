@@ -11,13 +11,11 @@ use crate::frontend::PROGRAM;
 use crate::guest::Guest;
 use crate::lab::{Driver, Lab};
 use crate::suite::health::Counters;
-use crate::suite::traffic::{ping, DOM0};
+use crate::suite::traffic::{ping, DOM0, HOST};
 use crate::suite::DEBUG_CMDLINE;
 
 /// The vif that attacks come from.
 pub const VIF: u32 = 1;
-/// The host on its bridge.
-const HOST: &str = "10.0.1.1";
 /// The domain of the first guest of a lab, which is the attacker.
 const FIRST_GUEST: u16 = 1;
 /// How long a frontend may read nothing before it is stalled: shorter than usual, so that it can be

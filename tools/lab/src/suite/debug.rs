@@ -10,7 +10,7 @@ use anyhow::{bail, ensure, Context as _, Result};
 use netback_frontend::{attack, endure, fuzz};
 
 use super::health::{self, Mark};
-use super::traffic::{ping, Background, MIB};
+use super::traffic::{ping, Background, HOST, MIB};
 use super::{test, Context, Test};
 use crate::frontend::PROGRAM;
 use crate::guest::Guest;
@@ -123,7 +123,7 @@ pub fn in_dom0() -> Vec<Test> {
             |context| {
                 let guest = context.ring_guest()?;
                 let lab = context.lab()?;
-                fail_allocations(&lab, &lab.dom0(), &guest, "10.0.1.1")?;
+                fail_allocations(&lab, &lab.dom0(), &guest, HOST)?;
                 ping(&guest, super::traffic::DOM0, 3, 1000, lab.limit(120))
             },
         ),

@@ -10,10 +10,9 @@ use netif::lifecycle::XenbusState;
 
 use super::lifecycle::{busy, scenario, Found};
 use super::rings::{await_carrier, VIF};
-use super::traffic::{both_ways, Background, MIB};
+use super::traffic::{both_ways, Background, Insistence, HOST, MIB};
 use super::{test, Context, Test};
 use crate::frontend::Frontend;
-use crate::lab::Lab;
 
 pub fn tests() -> Vec<Test> {
     vec![
@@ -86,7 +85,7 @@ fn new_kernel_walk(context: &mut Context) -> Result<()> {
         let flows = busy(context, &lab, &guest, 16 * MIB)?;
         for time in 0..TIMES {
             // Frames are on their way to the old kernel.
-            let sender = insist(&lab, &guest)?;
+            let sender = Insistence::begin(&lab, &guest, VIF, "0.05")?;
             let step = walk(&mut frontend, Closing, &[Closing, Closed])
                 .and_then(|()| walk(&mut frontend, Closed, &[Closed]))
                 .and_then(|()| walk(&mut frontend, Initialising, &[InitWait, Unknown]))
@@ -96,7 +95,7 @@ fn new_kernel_walk(context: &mut Context) -> Result<()> {
                 .connect(&Config::default())
                 .with_context(|| format!("time {time}"))?;
             await_carrier(&lab, &interface, true)?;
-            sender.kill(libc::SIGKILL)?;
+            sender.end(&lab)?;
             frontend
                 .check(&own, HOST)
                 .with_context(|| format!("time {time}"))?;
@@ -110,17 +109,4 @@ fn new_kernel_walk(context: &mut Context) -> Result<()> {
             ..Found::default()
         })
     })
-}
-
-/// dom0 on the bridge of [`VIF`].
-const HOST: &str = "10.0.1.1";
-
-/// Sends broadcasts to the bridge of [`VIF`] until it is killed.
-fn insist(lab: &Lab, guest: &crate::guest::Guest) -> Result<crate::machine::Process> {
-    let address = guest.address_of(VIF);
-    lab.dom0().spawn(&format!(
-        "ip neigh replace {address} lladdr {} dev br1 nud stale; \
-         exec ping -i 0.05 -s 1000 {address} >/dev/null 2>&1",
-        guest.mac(VIF)
-    ))
 }

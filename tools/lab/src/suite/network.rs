@@ -9,8 +9,7 @@ use anyhow::{ensure, Context as _, Result};
 use netback_proto::{FromAgent, NetRole};
 
 use super::floods::{at_least, mac, Flood};
-use super::policy::counter;
-use super::traffic::{both_ways, ping, DOM0, MIB};
+use super::traffic::{both_ways, counter, ping, DOM0, MIB};
 use super::{test, Context, Test};
 use crate::guest::Kind;
 use crate::machine::{transfer, Machine};

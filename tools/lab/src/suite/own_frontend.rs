@@ -8,7 +8,8 @@ use netback_frontend::queue::Step;
 use netback_frontend::session::Command;
 use netback_frontend::Config;
 
-use super::rings::{own, HOST, VIF};
+use super::rings::{own, VIF};
+use super::traffic::HOST;
 use super::{test, Context, Test};
 use crate::frontend::Frontend;
 use crate::guest::Guest;

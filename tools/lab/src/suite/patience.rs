@@ -9,11 +9,10 @@ use netback_frontend::Config;
 
 use super::lifecycle::{busy, whole, with_each_kind, Found};
 use super::rings::{await_carrier, VIF};
-use super::traffic::{both_ways, ping, statistic, DOM0, MIB};
+use super::traffic::{both_ways, counter, ping, statistic, Insistence, DOM0, HOST, MIB};
 use super::{test, Context, Test};
-use crate::guest::{Guest, Kind};
+use crate::guest::Kind;
 use crate::lab::Lab;
-use crate::machine::Process;
 
 pub fn tests() -> Vec<Test> {
     vec![
@@ -34,46 +33,16 @@ pub fn tests() -> Vec<Test> {
 const PAUSE: Duration = Duration::from_secs(80);
 const TWO_MINUTES: Duration = Duration::from_secs(120);
 
-/// Sends to a guest that does not answer, by a bridge of dom0, until it is killed.
-fn insist(lab: &Lab, guest: &Guest, handle: u32) -> Result<Process> {
-    let (address, bridge) = (guest.address_of(handle), format!("br{}", handle % 4));
-    // Nobody would look for it for so long.
-    let mac = guest.mac(handle);
-    lab.dom0().run(&format!(
-        "ip neigh replace {address} lladdr {mac} dev {bridge} nud permanent"
-    ))?;
-    lab.dom0()
-        .spawn(&format!("ping -i 0.2 -s 1000 {address} >/dev/null 2>&1"))
-}
-
-/// Ends that.
-fn desist(lab: &Lab, guest: &Guest, handle: u32, sender: &Process) -> Result<()> {
-    sender.kill(libc::SIGKILL)?;
-    let (address, bridge) = (guest.address_of(handle), format!("br{}", handle % 4));
-    lab.dom0()
-        .run(&format!("ip neigh del {address} dev {bridge}"))?;
-    Ok(())
-}
-
-/// How often the backend has given a guest up for a while, and frames for it.
-fn given_up(lab: &Lab, interface: &str) -> Result<(u64, u64)> {
-    let text = lab.dom0().run(&format!("ethtool -S {interface}"))?.stdout;
-    let counter = |name: &str| {
-        let value = text.lines().find_map(|line| {
-            let (found, value) = line.trim().split_once(": ")?;
-            (found == name).then(|| value.trim().parse().ok())?
-        });
-        value.with_context(|| format!("{interface} counts no {name}"))
-    };
-    Ok((counter("stalls")?, counter("drop_expired")?))
-}
+/// How often something is sent meanwhile, in seconds.
+const INTERVAL: &str = "0.2";
 
 /// Waits until the carrier is off, and for what is left of `time`.
 fn outlast(lab: &Lab, interface: &str, time: Duration) -> Result<()> {
     let start = Instant::now();
     await_carrier_off(lab, interface)?;
     std::thread::sleep(time.saturating_sub(start.elapsed()));
-    let (stalls, expired) = given_up(lab, interface)?;
+    let stalls = counter(lab, interface, "stalls")?;
+    let expired = counter(lab, interface, "drop_expired")?;
     ensure!(
         stalls == 1 && expired > 0,
         "{stalls} stalls were counted, and {expired} frames that have expired"
@@ -102,11 +71,11 @@ fn long_pause(context: &mut Context, lab: &Lab, kind: Kind) -> Result<Found> {
     let interface = guest.vif_name(0)?;
     let flows = busy(context, lab, &guest, 48 * MIB)?;
     guest.pause()?;
-    let sender = insist(lab, &guest, 0)?;
+    let sender = Insistence::begin(lab, &guest, 0, INTERVAL)?;
     outlast(lab, &interface, PAUSE)?;
     guest.unpause()?;
     await_carrier(lab, &interface, true)?;
-    desist(lab, &guest, 0, &sender)?;
+    sender.end(lab)?;
     ping(&guest, DOM0, 3, 1000, lab.limit(120))?;
     // The connections have outlived it.
     whole(flows)?;
@@ -128,7 +97,7 @@ fn stops_reading(context: &mut Context, lab: &Lab, kind: Kind) -> Result<Found> 
     frontend.check(&guest.address_of(VIF), HOST)?;
 
     let before = statistic(lab, &interface, "tx_packets")?;
-    let sender = insist(lab, &guest, VIF)?;
+    let sender = Insistence::begin(lab, &guest, VIF, INTERVAL)?;
     // What it takes nothing from is not all that it has.
     let flows = busy(context, lab, &guest, 8 * MIB)?;
     outlast(lab, &interface, TWO_MINUTES)?;
@@ -146,7 +115,7 @@ fn stops_reading(context: &mut Context, lab: &Lab, kind: Kind) -> Result<Found> 
         frames.len()
     );
     await_carrier(lab, &interface, true)?;
-    desist(lab, &guest, VIF, &sender)?;
+    sender.end(lab)?;
     frontend.check(&guest.address_of(VIF), HOST)?;
     frontend.disconnect()?;
     drop(frontend);
@@ -154,6 +123,3 @@ fn stops_reading(context: &mut Context, lab: &Lab, kind: Kind) -> Result<Found> 
     guest.destroy()?;
     Ok(Found::default())
 }
-
-/// dom0 on the bridge of [`VIF`].
-const HOST: &str = "10.0.1.1";

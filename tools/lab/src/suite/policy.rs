@@ -9,7 +9,7 @@ use anyhow::{ensure, Context as _, Result};
 
 use super::floods::while_flooding;
 use super::health;
-use super::traffic::{both_ways, ping, statistic, Background, DOM0, MIB};
+use super::traffic::{both_ways, counter, ping, statistic, Background, DOM0, MIB};
 use super::{test, Context, Test};
 use crate::guest::{Guest, Kind};
 use crate::lab::Lab;
@@ -142,19 +142,6 @@ fn vlan(context: &mut Context) -> Result<()> {
     guest.run("ip link del eth0.7")?;
     dom0.run("ip link del br0.7")?;
     Ok(())
-}
-
-/// Reads a counter of `ethtool -S`.
-pub fn counter(lab: &Lab, interface: &str, name: &str) -> Result<u64> {
-    let output = lab.dom0().run(&format!("ethtool -S {interface}"))?;
-    output
-        .text()
-        .lines()
-        .find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(": "))
-        .with_context(|| format!("ethtool -S {interface} has no {name}"))?
-        .trim()
-        .parse()
-        .with_context(|| format!("{name} of {interface} is not a number"))
 }
 
 fn visible(context: &mut Context) -> Result<()> {

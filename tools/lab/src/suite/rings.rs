@@ -16,6 +16,7 @@ use netback_frontend::{Config, Slot};
 use netif::abi::{self, GSO_TYPE_TCPV4, RSP_ERROR, RSP_OKAY};
 use netif::fault::Fault;
 
+use super::traffic::HOST;
 use super::{test, Context, Test};
 use crate::frontend::{Frontend, ANSWERED, UNANSWERED};
 use crate::guest::Guest;
@@ -61,8 +62,6 @@ pub fn tests() -> Vec<Test> {
 pub(super) const VIF: u32 = 1;
 /// Another one of the same guest, on the same bridge.
 const OTHER: u32 = 5;
-/// dom0 on their bridge.
-pub(super) const HOST: &str = "10.0.1.1";
 /// How long events in the host are waited for.
 pub(super) const SOON: Duration = Duration::from_secs(30);
 

@@ -3,6 +3,9 @@
 //! Traffic between machines, checked at both ends.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{bail, ensure, Context, Result};
@@ -15,6 +18,8 @@ use crate::machine::{transfer, Machine, NetTest, Process, Transfer};
 
 /// dom0's address on the bridge.
 pub const DOM0: &str = "10.0.0.1";
+/// Its address on the bridge of vif 1, which frontends in user space have.
+pub const HOST: &str = "10.0.1.1";
 /// dom0's IPv6 address on the bridge.
 pub const DOM0_V6: &str = "fd00::1";
 /// One MiB.
@@ -46,6 +51,19 @@ pub fn both_ways(lab: &Lab, guest: &Guest, bytes: u64, seed: u64) -> Result<(Tra
 pub fn statistic(lab: &Lab, interface: &str, name: &str) -> Result<u64> {
     let path = format!("/sys/class/net/{interface}/statistics/{name}");
     Ok(lab.dom0().read(&path)?.trim().parse()?)
+}
+
+/// A counter of `ethtool -S`.
+pub fn counter(lab: &Lab, interface: &str, name: &str) -> Result<u64> {
+    let output = lab.dom0().run(&format!("ethtool -S {interface}"))?;
+    output
+        .text()
+        .lines()
+        .find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(": "))
+        .with_context(|| format!("ethtool -S {interface} has no {name}"))?
+        .trim()
+        .parse()
+        .with_context(|| format!("{name} of {interface} is not a number"))
 }
 
 /// Average size of the frames that an interface has received and sent, between two looks.
@@ -183,18 +201,131 @@ impl Flow {
     pub fn under_way(self, lab: &Lab) -> Result<()> {
         /// More than any hand-shake takes, and fewer than a few MiB in large frames.
         const FRAMES: u64 = 40;
+        self.carries(lab, FRAMES)
+    }
+
+    /// Waits until each of them has carried so many frames more, both ways.
+    fn carries(self, lab: &Lab, frames: u64) -> Result<()> {
         for (interface, from, to) in self.0 {
             let script = format!(
                 "cd /sys/class/net/{interface}/statistics && \
                  until read r < rx_packets && read t < tx_packets && \
                    [ $r -ge {} ] && [ $t -ge {} ]; do sleep 0.02; done",
-                from + FRAMES,
-                to + FRAMES
+                from + frames,
+                to + frames
             );
             lab.dom0()
                 .run_within(&script, lab.limit(180))
                 .with_context(|| format!("no frames flow over {interface}"))?;
         }
+        Ok(())
+    }
+}
+
+/// Hashed transfers both ways between dom0 and a guest, one after the other, until they are ended: so
+/// there is traffic before, during and after something else, however fast the machine is.
+pub struct Stream {
+    lab: Lab,
+    interface: String,
+    stop: Arc<AtomicBool>,
+    ways: Vec<JoinHandle<Result<()>>>,
+}
+
+impl Stream {
+    /// What one transfer sends: little, so that the end is soon.
+    const BYTES: u64 = MIB;
+    /// Its ports are not those of other transfers.
+    const SEEDS: u64 = 5000;
+
+    /// Begins it. It is under way when this returns.
+    pub fn begin(lab: &Lab, guest: &Guest, limit: Duration) -> Result<Self> {
+        let (dom0, interface) = (lab.dom0(), guest.vif_name(0)?);
+        let before = Flow::mark(lab, &[&interface])?;
+        let mut stream = Self {
+            lab: lab.clone(),
+            interface,
+            stop: Arc::default(),
+            ways: Vec::new(),
+        };
+        stream.go(guest.machine(), dom0.clone(), DOM0.to_owned(), limit);
+        stream.go(dom0, guest.machine(), guest.address(), limit);
+        before.under_way(lab)?;
+        Ok(stream)
+    }
+
+    fn go(&mut self, from: Machine, to: Machine, address: String, limit: Duration) {
+        let stop = self.stop.clone();
+        let way = self.ways.len() as u64;
+        self.ways.push(std::thread::spawn(move || {
+            for number in 0.. {
+                let seed = Self::SEEDS + 2 * number + way;
+                transfer(&from, &to, &address, Self::BYTES, seed, limit)
+                    .with_context(|| format!("transfer {number} of a stream to {address}"))?;
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+            Ok(())
+        }));
+    }
+
+    /// Waits until frames have passed both ways from now on.
+    pub fn goes_on(&self) -> Result<()> {
+        /// More than the neighbours' chatter comes to meanwhile.
+        const FRAMES: u64 = 10;
+        Flow::mark(&self.lab, &[&self.interface])?.carries(&self.lab, FRAMES)
+    }
+
+    /// Ends it, and wants everything to have arrived as it was.
+    pub fn end(mut self) -> Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        for way in self.ways.drain(..) {
+            match way.join() {
+                Ok(outcome) => outcome?,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Sends to a guest that does not answer, by a bridge of dom0, every so many seconds.
+pub struct Insistence {
+    sender: Process,
+    address: String,
+    bridge: String,
+}
+
+impl Insistence {
+    /// Begins to send to the address of a guest's vif.
+    pub fn begin(lab: &Lab, guest: &Guest, handle: u32, interval: &str) -> Result<Self> {
+        let (address, bridge) = (guest.address_of(handle), format!("br{}", handle % 4));
+        // Nobody would look for it for so long.
+        let mac = guest.mac(handle);
+        lab.dom0().run(&format!(
+            "ip neigh replace {address} lladdr {mac} dev {bridge} nud permanent"
+        ))?;
+        let script = format!("exec ping -i {interval} -s 1000 {address} >/dev/null 2>&1");
+        Ok(Self {
+            sender: lab.dom0().spawn(&script)?,
+            address,
+            bridge,
+        })
+    }
+
+    /// Ends it.
+    pub fn end(self, lab: &Lab) -> Result<()> {
+        self.sender.kill(libc::SIGKILL)?;
+        lab.dom0().run(&format!(
+            "ip neigh del {} dev {}",
+            self.address, self.bridge
+        ))?;
         Ok(())
     }
 }
