@@ -83,6 +83,17 @@ fn user_space_frontend(context: &mut Context) -> Result<()> {
         left == 0,
         "{left} files of grants and event channels are still held"
     );
+    // It must be there to answer, though xenstore may not let it read of a vif that is gone.
+    match frontend.status() {
+        Ok(status) => ensure!(
+            status.queues.iter().all(|queue| queue.ports.is_empty()),
+            "its vif is gone, but {status:?}"
+        ),
+        Err(gone) => ensure!(
+            format!("{gone:#}").contains("xenstore says"),
+            "without its vif a frontend gives no status: {gone:#}"
+        ),
+    }
     drop(frontend);
     pv.attach_user_vif(VIF)?;
     let mut frontend = pv.frontend(VIF)?;
@@ -134,7 +145,10 @@ fn queue_by_itself(frontend: &mut Frontend) -> Result<()> {
 
 /// How many files of grants and of event channels a guest's frontend in user space has open.
 fn held(guest: &Guest) -> Result<u32> {
-    let script =
-        "ls -l /proc/$(pidof netback-frontend)/fd | grep -cE 'xen/(gntalloc|evtchn)' || true";
+    // Of a program that is gone there is nothing to list, which is not the same as nothing held.
+    let script = "set -- $(pidof netback-frontend)
+        [ $# = 1 ] || { echo \"$# frontends run\"; exit 1; }
+        files=$(ls -l /proc/$1/fd) || exit 1
+        echo \"$files\" | grep -cE 'xen/(gntalloc|evtchn)' || true";
     Ok(guest.run(script)?.text().parse()?)
 }
