@@ -161,7 +161,8 @@ const PARAMETERS: &str = "max_queues=2";
 /// How the module is loaded anew.
 const LOAD: &str = "insmod /lab/netback.ko max_queues=2";
 
-const DRIVER: &str = "kasan driver";
+/// The driver domain, among the guests that tests share. Tests look at its log themselves.
+pub const DRIVER: &str = "kasan driver";
 const BEHIND: &str = "behind kasan";
 
 /// Both, started if need be.

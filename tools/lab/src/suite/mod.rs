@@ -380,6 +380,19 @@ impl Context {
         }
     }
 
+    /// Fails if the kernel of a guest that tests share tells of trouble. The test that finds it costs the
+    /// lab, so no later one sees the same.
+    fn check_guests(&self, lab: &Lab) -> Result<()> {
+        let ordinary = self
+            .guests
+            .iter()
+            .filter(|(name, _)| **name != debug::DRIVER);
+        for (_, guest) in ordinary {
+            health::check_guest(guest, lab.limit(60))?;
+        }
+        Ok(())
+    }
+
     /// Runs one test between two looks at the health of dom0 and the guests.
     fn try_run(&mut self, test: &Test) -> Result<()> {
         let mark = match &self.lab {
@@ -388,7 +401,9 @@ impl Context {
         };
         let outcome = (test.run)(self);
         let healthy = match &self.lab {
-            Some(lab) => health::check(lab, mark.as_ref()).context("after the test"),
+            Some(lab) => health::check(lab, mark.as_ref())
+                .and_then(|()| self.check_guests(lab))
+                .context("after the test"),
             None => Ok(()),
         };
         // A report in the log tells more than what failed because of it.
