@@ -6,7 +6,7 @@ use anyhow::{ensure, Context as _, Result};
 
 use super::features::start_xdp;
 use super::health::{log_since, Mark};
-use super::traffic::{both_ways, ping, Background, DOM0, MIB};
+use super::traffic::{both_ways, ping, Stream, MIB};
 use super::{test, Context, Test};
 use crate::guest::Kind;
 use crate::lab::{Driver, DOM0_DIR};
@@ -125,11 +125,7 @@ fn offload_in_traffic(context: &mut Context) -> Result<()> {
     let lab = context.lab()?;
     let (dom0, limit) = (lab.dom0(), lab.limit(300));
     let vif = guest.vif_name(0)?;
-    let seed = context.seed() * 2;
-    let flows = [
-        Background::begin(&guest, &dom0, DOM0, 48 * MIB, seed, limit)?,
-        Background::begin(&dom0, &guest, &guest.address(), 48 * MIB, seed + 1, limit)?,
-    ];
+    let stream = Stream::begin(&lab, &guest, limit)?;
     let switch = |features: &str, state: &str| -> Result<()> {
         let words: String = features
             .split(' ')
@@ -140,7 +136,9 @@ fn offload_in_traffic(context: &mut Context) -> Result<()> {
         guest
             .run(&format!("ethtool -K eth0{words}"))
             .with_context(|| format!("{features} {state} in the guest"))?;
-        Ok(())
+        stream
+            .goes_on()
+            .with_context(|| format!("with {features} {state}"))
     };
     // Each of them depends on those before it.
     for _ in 0..ROUNDS {
@@ -149,9 +147,7 @@ fn offload_in_traffic(context: &mut Context) -> Result<()> {
         }
         switch("tx sg gso tso", "on")?;
     }
-    for flow in flows {
-        flow.whole()?;
-    }
+    stream.end()?;
     let listing = dom0.run(&format!("ethtool -k {vif}"))?.stdout;
     ensure!(
         listing.contains("tcp-segmentation-offload: on"),
@@ -173,12 +169,13 @@ fn generic_xdp(context: &mut Context) -> Result<()> {
     };
     ping(&dom0, &address6, 3, 56, limit)?;
     let seed = context.seed() * 4;
-    let through = Background::begin(&guest, &dom0, DOM0, 8 * MIB, seed, limit)?;
+    let stream = Stream::begin(&lab, &guest, limit)?;
     // It drops IPv6, and lets everything else pass.
     let program = start_xdp(&dom0, &format!("--generic {vif}"), limit)?;
-    through
-        .whole()
-        .context("a transfer while the program was attached")?;
+    stream.goes_on().context("with the program")?;
+    stream
+        .end()
+        .context("transfers while the program was attached")?;
     let shown = dom0.run(&format!("ip link show {vif}"))?;
     ensure!(
         shown.text().contains("xdpgeneric"),
@@ -188,8 +185,13 @@ fn generic_xdp(context: &mut Context) -> Result<()> {
     ensure!(!ipv6()?, "IPv6 passes a program that drops it");
     ping(&dom0, &guest.address(), 3, 1472, limit)?;
     both_ways(&lab, &guest, 4 * MIB, seed + 1).context("through the program")?;
+    let stream = Stream::begin(&lab, &guest, limit)?;
     program.kill(libc::SIGKILL)?;
     program.wait(limit)?;
+    stream.goes_on().context("after the program")?;
+    stream
+        .end()
+        .context("transfers while the program was taken away")?;
     ping(&dom0, &address6, 3, 56, limit).context("after the program")?;
     both_ways(&lab, &guest, MIB, seed + 2).context("after the program")?;
     Ok(())
