@@ -51,13 +51,16 @@ impl Flood<'_> {
             ..
         } = self;
         let device = format!("/proc/net/pktgen/{interface}");
+        // "start" waits until the generator has ended, but on a slow machine takes one that has not
+        // begun yet for one. How long it took is told once it has ended.
         format!(
             "modprobe pktgen; P=/proc/net/pktgen; echo reset > $P/pgctrl; \
              echo 'add_device {interface}' > $P/kpktgend_0; \
              for c in 'count {count}' 'pkt_size {size}' 'delay 0' 'clone_skb 0' \
              'dst {address}' 'udp_dst_min 9' 'udp_dst_max 9' 'dst_mac {mac}'; do \
              echo \"$c\" > {device} || exit 1; done; \
-             echo start > $P/pgctrl; cat {device}; echo reset > $P/pgctrl"
+             echo start > $P/pgctrl; until grep -q usec, {device}; do sleep 0.1; done; \
+             cat {device}; echo reset > $P/pgctrl"
         )
     }
 
