@@ -76,7 +76,7 @@ fn measured_rate(lab: &Lab, interface: &str, seconds: u32) -> Result<f64> {
 /// Sets a rate and wants the guest, which sends what it can, within 5 % of `mbit` Mbit/s.
 fn keeps_to(lab: &Lab, guest: &Guest, mbit: f64, value: &str) -> Result<()> {
     /// A slow machine may not keep up, which says nothing of the limit; so it gets some tries.
-    const TRIES: usize = 4;
+    const TRIES: usize = 12;
     const SECONDS: u32 = 5;
     let (rate, interface) = (format!("{}/rate", backend(guest)?), guest.vif_name(0)?);
     lab.dom0().run(&format!("xenstore-write {rate} {value}"))?;
