@@ -23,6 +23,7 @@
 #![allow(dead_code)]
 
 pub mod abi;
+pub mod company;
 pub mod copy;
 pub mod credit;
 pub mod ctrl;

@@ -17,17 +17,21 @@ use crate::net::skb_list::{
 };
 use crate::net::transmit_queue::TransmitQueue;
 use crate::netif::abi;
-use crate::netif::debt::Debt;
+use crate::netif::company::{
+    Company,
+    Hold,
+    HOLD_SLOTS, //
+};
+use crate::netif::debt::{
+    Account,
+    Reminder, //
+};
 use crate::netif::fault::{
     DropReason,
     Fault, //
 };
 use crate::netif::negotiate::QueueKeys;
 use crate::netif::rx::RxRing;
-use crate::netif::stream::{
-    Stream,
-    SMALL_FRAME, //
-};
 use crate::netif::tx::TxRing;
 use crate::sys::alarm::Alarm;
 use crate::sys::counter::Counter;
@@ -78,17 +82,8 @@ const BACKLOG_LIMIT: u64 = abi::RING_SIZE as u64 / 2 * abi::PAGE_SIZE as u64;
 /// How long frames of a stream wait for company.
 const HOLD: Delta = Delta::from_micros(80);
 
-/// How many bytes of them to a guest.
-const HOLD_BYTES: u64 = 32 * 1024;
-
-/// How many slots of them from a guest.
-const HOLD_SLOTS: u32 = 32;
-
 /// How long a guest may have to wait to hear that frames of its own were taken.
 const PUT_OFF: Delta = Delta::from_millis(1);
-
-/// How many batches, if the queue does not come to rest meanwhile.
-const MOST_RESTLESS: u32 = 8;
 
 /// A queue is asked to leave its worker, which hands back its [`Work`].
 const LEAVE: u32 = 1;
@@ -118,22 +113,10 @@ pub(crate) struct Work {
     /// What is left of the queue's share of the batches, in bytes; negative if
     /// the last frame went beyond it. From the guest, and to it.
     pub(crate) deficit: (i64, i64),
-    /// What comes from the guest.
-    from_guest: Stream,
-    /// What goes to it.
-    to_guest: Stream,
-    /// Something came from the guest since something last went to it.
-    heard: bool,
-    /// The guest is to be told, before the poll ends, that frames of its own were taken.
-    owes: bool,
-    /// Whether it can wait for that.
-    debt: Debt,
-    /// It waits for that.
-    put_off: bool,
-    /// The alarm comes in time for what was put off.
-    reminder: bool,
-    /// Batches since the queue came to rest, with that put off.
-    restless: u32,
+    /// Which frames wait for others.
+    company: Company,
+    /// What the guest is still to be told of its own frames.
+    account: Account,
 }
 
 impl Work {
@@ -148,60 +131,32 @@ impl Work {
         let rx = self.rx.unpublished() != 0;
         let (posted, of_rx) = (self.tx.post(), self.rx.publish());
 
-        self.from_guest.saw(taken, taken.0 > 1);
-        self.heard |= taken.0 != 0;
-        // Frames that the guest answers are not a stream.
-        self.to_guest.saw(served, !self.heard);
-        self.heard &= served.0 == 0;
-        queue.hold.store(
-            if !self.pending.is_empty() {
-                Hold::FOR_BUFFERS
-            } else if self.to_guest.flows() {
-                Hold::FOR_COMPANY
-            } else {
-                Hold::NOTHING
-            },
-            Relaxed,
-        );
+        self.company.saw(taken, served);
+        let hold = self.company.hold(!self.pending.is_empty());
+        queue.hold.store(hold.word(), Relaxed);
 
         queue.disowns.store(self.patience.has_disowned(), Relaxed);
 
-        // A queue that does not come to rest sets no alarm.
-        self.restless = if self.put_off { self.restless + 1 } else { 0 };
-        let reminded = self.reminder && self.alarm.has_rung() || self.restless > MOST_RESTLESS;
-        if posted || reminded {
-            self.put_off = self.tx.unsettled() != 0 && self.can_wait(reminded, taken.1);
-        }
+        let rang = self.alarm.has_rung();
+        let news = self
+            .account
+            .publish(posted, self.tx.unsettled(), taken.1, rang);
         queue
             .stats
             .notifications_saved
-            .add(u64::from(posted && self.put_off) + u64::from(rx && !of_rx));
+            .add(u64::from(posted && self.account.is_put_off()) + u64::from(rx && !of_rx));
         if of_rx {
             queue
                 .stats
                 .notifications_sent
                 .add(self.channels.notify(false, true));
         }
-        let owes = self.tx.unsettled() != 0 && !self.put_off;
-        let news = owes && !self.owes;
-        self.owes |= owes;
         news
-    }
-
-    /// Whether the guest can wait to hear that frames of its own were taken, `bytes`
-    /// of them just now. If it has waited, `reminded` says that this is long enough.
-    fn can_wait(&mut self, reminded: bool, bytes: u32) -> bool {
-        if reminded {
-            self.reminder = false;
-            self.debt.told();
-            return false;
-        }
-        self.debt.may_wait(self.tx.unsettled(), bytes)
     }
 
     /// Tells the guest what [`Work::publish`] left to be told.
     pub(crate) fn pay(&mut self, stats: &QueueStats) {
-        if core::mem::take(&mut self.owes) {
+        if self.account.close() {
             self.pay_all(stats);
         }
     }
@@ -223,7 +178,7 @@ impl Work {
     /// Whether there are slots of the guest to be looked at now. If not, an event
     /// comes with the next, or the alarm.
     pub(crate) fn rearm(&mut self) -> Result<bool, Fault> {
-        if self.from_guest.flows() {
+        if self.company.holds_back() {
             Ok(self.tx.available()? >= HOLD_SLOTS)
         } else {
             self.tx.rearm()
@@ -252,39 +207,22 @@ impl Work {
             .patience
             .left(&queue.time_outs, expiry)
             .map(|ticks| ticks.duration());
-        let hold = (self.from_guest.flows() || self.to_guest.flows()).then_some(HOLD);
-        let put_off = (self.put_off && self.tx.unsettled() != 0).then_some(PUT_OFF);
-        self.restless = 0;
-        match [self.held, patience, hold].into_iter().flatten().min() {
-            // It costs less to let it go off, once for many conversations, than to
-            // clear it.
-            None if self.reminder && !self.alarm.has_rung() => {}
-            other => match [other, put_off].into_iter().flatten().min() {
-                Some(delay) => {
-                    self.alarm.set(delay);
-                    self.reminder = put_off.is_some();
-                }
-                None => {
-                    self.alarm.clear();
-                    self.reminder = false;
-                }
-            },
+        let look = self.company.needs_a_look().then_some(HOLD);
+        let other = [self.held, patience, look].into_iter().flatten().min();
+        let rang = self.alarm.has_rung();
+        let put_off = match self
+            .account
+            .rest(self.tx.unsettled(), rang, other.is_some())
+        {
+            Reminder::Stands => return,
+            Reminder::Wanted => Some(PUT_OFF),
+            Reminder::Unwanted => None,
+        };
+        match [other, put_off].into_iter().flatten().min() {
+            Some(delay) => self.alarm.set(delay),
+            None => self.alarm.clear(),
         }
     }
-}
-
-/// What the worker has to be told of.
-struct Hold;
-
-impl Hold {
-    /// Each frame to the guest.
-    const NOTHING: u32 = 0;
-    /// Frames that should not wait: a large one, or many. It looks for the others
-    /// in a little while.
-    const FOR_COMPANY: u32 = 1;
-    /// None: there are some already, and no buffers for them. An event comes with
-    /// these.
-    const FOR_BUFFERS: u32 = 2;
 }
 
 /// A queue, as all contexts share it.
@@ -322,7 +260,7 @@ pub(crate) struct Queue {
     queued: Counter,
     /// Bytes that left it, one way or another, written by the worker.
     served: Counter,
-    /// Which frames on the backlog the worker is told of, one of [`Hold`]. Written
+    /// Which frames on the backlog the worker is told of, a [`Hold`]. Written
     /// by the worker.
     hold: Atomic<u32>,
     /// Frames do not count against their senders. Written by the worker.
@@ -403,13 +341,11 @@ impl Queue {
     #[inline]
     pub(crate) fn wants_worker(&self, len: u32) -> bool {
         !self.backlog.is_empty()
-            && match self.hold.load(Relaxed) {
-                Hold::NOTHING => true,
-                Hold::FOR_COMPANY => {
-                    len > SMALL_FRAME || self.backlog_bytes() >= HOLD_BYTES || self.outlet.is_full()
-                }
-                _ => false,
-            }
+            && Hold::from_word(self.hold.load(Relaxed)).ends(
+                len,
+                || self.backlog_bytes(),
+                || self.outlet.is_full(),
+            )
     }
 
     /// Bytes that wait for the guest.
@@ -532,7 +468,7 @@ impl Queue {
     /// would hold on to their senders' memory until it reconnects.
     pub(crate) fn purge(&self, work: Option<&mut Work>) {
         // First, so that whoever pushes after this sees it.
-        self.hold.store(Hold::NOTHING, Relaxed);
+        self.hold.store(Hold::Nothing.word(), Relaxed);
         let mut purged = self.backlog.take().discard();
 
         if let Some(work) = work {
@@ -638,7 +574,7 @@ impl Attached {
                 snapshot: Snapshot::new(),
                 queued: Counter::new(),
                 served: Counter::new(),
-                hold: Atomic::new(Hold::NOTHING),
+                hold: Atomic::new(Hold::Nothing.word()),
                 disowns: Atomic::new(false),
                 departure: Atomic::new(0),
                 departed: Atomic::new(0),
@@ -663,14 +599,8 @@ impl Attached {
                 patience: Patience::default(),
                 arrivals: cpu::arrivals(),
                 deficit: (0, 0),
-                from_guest: Stream::default(),
-                to_guest: Stream::default(),
-                heard: false,
-                owes: false,
-                debt: Debt::new(),
-                put_off: false,
-                reminder: false,
-                restless: 0,
+                company: Company::default(),
+                account: Account::default(),
                 tx,
                 rx,
             },
