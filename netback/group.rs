@@ -38,10 +38,8 @@ use crate::sys::{
     params,
     trace, //
 };
-use crate::vif::queue::{
-    Queue,
-    Work, //
-};
+use crate::vif::queue::Queue;
+use crate::vif::work::Work;
 use kernel::prelude::*;
 use kernel::str::CString;
 use kernel::sync::atomic::{

@@ -21,10 +21,8 @@ use crate::netif::rx::{
     SlotUse, //
 };
 use crate::share::Share;
-use crate::vif::queue::{
-    Queue,
-    Work, //
-};
+use crate::vif::queue::Queue;
+use crate::vif::work::Work;
 use crate::xen::grant::Granted;
 use kernel::prelude::*;
 

@@ -31,10 +31,8 @@ use crate::netif::tx::{
 };
 use crate::share::Share;
 use crate::sys::trace;
-use crate::vif::queue::{
-    Queue,
-    Work, //
-};
+use crate::vif::queue::Queue;
+use crate::vif::work::Work;
 use crate::xen::grant::Granted;
 use kernel::prelude::*;
 

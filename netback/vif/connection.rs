@@ -16,6 +16,7 @@ use crate::netif::negotiate::{
 };
 use crate::sys::debugfs::Dir;
 use crate::sys::workqueue::Workqueue;
+use crate::vif::attached::Attached;
 use crate::vif::control::ControlRing;
 use crate::vif::interface::{
     Interface,
@@ -24,10 +25,7 @@ use crate::vif::interface::{
 use crate::vif::link::Link;
 use crate::vif::patience::TimeOuts;
 use crate::vif::police::Police;
-use crate::vif::queue::{
-    Attached,
-    QueueConfig, //
-};
+use crate::vif::queue::QueueConfig;
 use crate::vif::terms::Terms;
 use crate::xen::{
     xenbus,
@@ -170,14 +168,13 @@ impl Connection {
             let config = QueueConfig {
                 index,
                 domid,
-                keys: *keys,
                 terms: this.terms.clone(),
                 time_outs: TimeOuts::new(features),
                 police: police.clone(),
                 link: this.link.clone(),
             };
 
-            this.attach(device, groups, dir, config)
+            this.attach(device, groups, dir, keys, config)
                 .map_err(|reason| Failure {
                     queue: (features.queues.count() > 1).then_some(index),
                     reason,
@@ -214,12 +211,14 @@ impl Connection {
         device: &xenbus::Device,
         groups: &Groups,
         dir: &Dir,
+        keys: &QueueKeys,
         config: QueueConfig,
     ) -> Result<(), Reason> {
         let step = |doing| move |error: Error| Reason::Step(doing, error);
         let allocating = |error: AllocError| Reason::Step("allocating", error.into());
+        let interface = self.interface.device().into();
         let group = groups.least_loaded().map_err(step("choosing a worker"))?;
-        let queue = Attached::new(device, self.interface.device().into(), group, config)?;
+        let queue = Attached::new(device, interface, group, keys, config)?;
         let shared = queue.share();
 
         self.queues.push(queue, GFP_KERNEL).map_err(allocating)?;

@@ -3,6 +3,7 @@
 //! A guest's network interface, as the host has it: the xenbus device, the
 //! `net_device`, and the queues that join them.
 
+mod attached;
 pub(crate) mod backend;
 mod channels;
 mod connection;
@@ -16,3 +17,4 @@ pub(crate) mod queue;
 mod snapshot;
 pub(crate) mod stats;
 mod terms;
+pub(crate) mod work;

@@ -5,8 +5,8 @@
 //!
 //! A [`Queue`] is shared: transmitting processors append frames, interrupt
 //! handlers schedule it. Its [`Work`] is not: it belongs to the worker of the
-//! queue's group from [`Attached::new`] until the worker has given it back when
-//! the `Attached` is dropped.
+//! queue's group from [`Queue::join`] until the worker has given it back, to
+//! [`Queue::wait_to_leave`].
 
 use crate::group::Group;
 use crate::net::device::NetDevice;
@@ -17,23 +17,11 @@ use crate::net::skb_list::{
 };
 use crate::net::transmit_queue::TransmitQueue;
 use crate::netif::abi;
-use crate::netif::company::{
-    Company,
-    Hold,
-    HOLD_SLOTS, //
-};
-use crate::netif::debt::{
-    Account,
-    Reminder, //
-};
+use crate::netif::company::Hold;
 use crate::netif::fault::{
     DropReason,
     Fault, //
 };
-use crate::netif::negotiate::QueueKeys;
-use crate::netif::rx::RxRing;
-use crate::netif::tx::TxRing;
-use crate::sys::alarm::Alarm;
 use crate::sys::counter::Counter;
 use crate::sys::cpu;
 use crate::sys::mailbox::Mailbox;
@@ -41,25 +29,14 @@ use crate::sys::schedule::Entry;
 use crate::sys::ticks::Tick;
 use crate::sys::trace;
 use crate::sys::worker::WorkerCell;
-use crate::vif::channels::{
-    Channels,
-    Waker, //
-};
-use crate::vif::connection::Reason;
 use crate::vif::link::Link;
-use crate::vif::patience::{
-    Patience,
-    TimeOuts, //
-};
+use crate::vif::patience::TimeOuts;
 use crate::vif::police::Police;
 use crate::vif::snapshot::Snapshot;
 use crate::vif::stats::QueueStats;
 use crate::vif::terms::Terms;
-use crate::xen::ring::MappedRing;
-use crate::xen::{
-    xenbus,
-    DomId, //
-};
+use crate::vif::work::Work;
+use crate::xen::DomId;
 use kernel::fmt;
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
@@ -73,156 +50,38 @@ use kernel::sync::{
     ArcBorrow,
     Completion, //
 };
-use kernel::time::Delta;
 
 /// Bytes that may wait for a guest before its queue is stopped: half a ring of
 /// full buffers.
 const BACKLOG_LIMIT: u64 = abi::RING_SIZE as u64 / 2 * abi::PAGE_SIZE as u64;
 
-/// How long frames of a stream wait for company.
-const HOLD: Delta = Delta::from_micros(80);
-
-/// How long a guest may have to wait to hear that frames of its own were taken.
-const PUT_OFF: Delta = Delta::from_millis(1);
-
-/// A queue is asked to leave its worker, which hands back its [`Work`].
-const LEAVE: u32 = 1;
-
-/// No alarm and no interrupt schedules a queue that has left any more: its worker
-/// is asked to look at it once more, and with that is done with it.
-const SETTLE: u32 = 2;
-
-/// What only the worker touches.
-pub(crate) struct Work {
-    // Field order is drop order: no alarm and no interrupt comes once the rings
-    // go.
-    alarm: Alarm<Waker>,
-    channels: Channels,
-    /// Frames to the guest, next in line.
-    pub(crate) pending: SkbList,
-    /// The guest's transmit ring.
-    pub(crate) tx: TxRing<MappedRing<{ abi::TX_WORDS }>>,
-    /// The guest's receive ring.
-    pub(crate) rx: RxRing<MappedRing<{ abi::RX_WORDS }>>,
-    /// The next frame from the guest is held for as long, until there is credit.
-    pub(crate) held: Option<Delta>,
-    /// How long frames to the guest have been waiting.
-    pub(crate) patience: Patience,
-    /// The last arrival of a processor that the interrupts know of.
-    arrivals: u32,
-    /// What is left of the queue's share of the batches, in bytes; negative if
-    /// the last frame went beyond it. From the guest, and to it.
-    pub(crate) deficit: (i64, i64),
-    /// Which frames wait for others.
-    company: Company,
-    /// What the guest is still to be told of its own frames.
-    account: Account,
+/// How a queue is set up.
+pub(super) struct QueueConfig {
+    /// Its number, from 0.
+    pub(super) index: u16,
+    /// The guest.
+    pub(super) domid: DomId,
+    /// What the guest asked for, and may change.
+    pub(super) terms: Arc<Terms>,
+    /// How long frames wait for the guest.
+    pub(super) time_outs: TimeOuts,
+    /// The rate of the vif.
+    pub(super) police: Arc<Police>,
+    /// The link of the vif.
+    pub(super) link: Arc<Link>,
 }
 
-impl Work {
-    /// Publishes the responses of a batch. A guest that wants to know of frames is
-    /// told at once. True if it is still to be told, by [`Work::pay`], that frames
-    /// of its own were taken: nothing waits for that but room in its ring, and
-    /// whatever comes back for the frames can go with the same wake-up. Where it may
-    /// take longer, the alarm is a reminder.
-    ///
-    /// `taken` and `served` are the frames from and to the guest, and their bytes.
-    pub(crate) fn publish(&mut self, queue: &Queue, taken: (u32, u32), served: (u32, u32)) -> bool {
-        let rx = self.rx.unpublished() != 0;
-        let (posted, of_rx) = (self.tx.post(), self.rx.publish());
-
-        self.company.saw(taken, served);
-        let hold = self.company.hold(!self.pending.is_empty());
-        queue.hold.store(hold.word(), Relaxed);
-
-        queue.disowns.store(self.patience.has_disowned(), Relaxed);
-
-        let rang = self.alarm.has_rung();
-        let news = self
-            .account
-            .publish(posted, self.tx.unsettled(), taken.1, rang);
-        queue
-            .stats
-            .notifications_saved
-            .add(u64::from(posted && self.account.is_put_off()) + u64::from(rx && !of_rx));
-        if of_rx {
-            queue
-                .stats
-                .notifications_sent
-                .add(self.channels.notify(false, true));
-        }
-        news
-    }
-
-    /// Tells the guest what [`Work::publish`] left to be told.
-    pub(crate) fn pay(&mut self, stats: &QueueStats) {
-        if self.account.close() {
-            self.pay_all(stats);
-        }
-    }
-
-    /// Tells the guest all that is still to be told.
-    pub(crate) fn pay_all(&mut self, stats: &QueueStats) {
-        if self.tx.unsettled() == 0 {
-            return;
-        }
-        if self.tx.settle() {
-            stats
-                .notifications_sent
-                .add(self.channels.notify(true, false));
-        } else {
-            stats.notifications_saved.add(1);
-        }
-    }
-
-    /// Whether there are slots of the guest to be looked at now. If not, an event
-    /// comes with the next, or the alarm.
-    pub(crate) fn rearm(&mut self) -> Result<bool, Fault> {
-        if self.company.holds_back() {
-            Ok(self.tx.available()? >= HOLD_SLOTS)
-        } else {
-            self.tx.rearm()
-        }
-    }
-
-    /// Nothing can be done for the queue now: lets further events in and sets
-    /// the alarm for what comes without one.
-    pub(crate) fn rest(&mut self, queue: &Queue) {
-        let arrivals = cpu::arrivals();
-        if self.arrivals != arrivals {
-            // When a processor goes, the kernel moves its interrupts elsewhere, and
-            // with them goes the work. It does not move them back.
-            self.arrivals = arrivals;
-            let home = queue.group.cpu();
-            if cpu::is_online(home) {
-                self.channels.move_to(home);
-            }
-        }
-        let produced = (self.tx.produced(), self.rx.produced());
-        let spurious = self.channels.finish(produced);
-
-        queue.stats.spurious_events.add(spurious);
-        let expiry = self.pending.first().map(SkBuff::deadline);
-        let patience = self
-            .patience
-            .left(&queue.time_outs, expiry)
-            .map(|ticks| ticks.duration());
-        let look = self.company.needs_a_look().then_some(HOLD);
-        let other = [self.held, patience, look].into_iter().flatten().min();
-        let rang = self.alarm.has_rung();
-        let put_off = match self
-            .account
-            .rest(self.tx.unsettled(), rang, other.is_some())
-        {
-            Reminder::Stands => return,
-            Reminder::Wanted => Some(PUT_OFF),
-            Reminder::Unwanted => None,
-        };
-        match [other, put_off].into_iter().flatten().min() {
-            Some(delay) => self.alarm.set(delay),
-            None => self.alarm.clear(),
-        }
-    }
+/// How far a queue is asked to go from its worker.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+pub(super) enum Departure {
+    /// Not at all.
+    Stay = 0,
+    /// It is to be handed back, with its [`Work`].
+    Leave = 1,
+    /// No alarm and no interrupt schedules it any more: its worker is to look at it
+    /// once more, and with that is done with it.
+    Settle = 2,
 }
 
 /// A queue, as all contexts share it.
@@ -265,8 +124,8 @@ pub(crate) struct Queue {
     hold: Atomic<u32>,
     /// Frames do not count against their senders. Written by the worker.
     disowns: Atomic<bool>,
-    /// How far the queue is asked to go ([`LEAVE`], [`SETTLE`]), and how far the
-    /// worker has let it.
+    /// How far the queue is asked to go, a [`Departure`], and how far the worker has
+    /// let it.
     departure: Atomic<u32>,
     departed: Atomic<u32>,
     joining: Mailbox<Work>,
@@ -278,6 +137,50 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
+    /// A queue that no worker knows of yet.
+    pub(super) fn new(
+        config: QueueConfig,
+        group: Arc<Group>,
+        device: ARef<NetDevice>,
+        outlet: TransmitQueue,
+    ) -> impl PinInit<Self, Error> {
+        let QueueConfig {
+            index,
+            domid,
+            terms,
+            time_outs,
+            police,
+            link,
+        } = config;
+        let owner = group.id();
+
+        try_pin_init!(Self {
+            index,
+            domid,
+            terms,
+            time_outs,
+            police,
+            link,
+            group,
+            device,
+            outlet,
+            backlog: SkbStack::new(),
+            work: WorkerCell::new(owner, None),
+            stats: QueueStats::new(),
+            snapshot: Snapshot::new(),
+            queued: Counter::new(),
+            served: Counter::new(),
+            hold: Atomic::new(Hold::Nothing.word()),
+            disowns: Atomic::new(false),
+            departure: Atomic::new(Departure::Stay as u32),
+            departed: Atomic::new(Departure::Stay as u32),
+            joining: Mailbox::new(),
+            left: Mailbox::new(),
+            has_left <- Completion::new(),
+            settled <- Completion::new(),
+        }? Error)
+    }
+
     /// Takes a frame for the guest. With softirqs off and the transmit queue's
     /// lock held.
     ///
@@ -348,6 +251,14 @@ impl Queue {
             )
     }
 
+    /// Says which frames on the backlog the worker is told of from now on, and
+    /// whether they count against their senders. Called by the worker.
+    #[inline]
+    pub(super) fn regulate(&self, hold: Hold, disowns: bool) {
+        self.hold.store(hold.word(), Relaxed);
+        self.disowns.store(disowns, Relaxed);
+    }
+
     /// Bytes that wait for the guest.
     pub(crate) fn backlog_bytes(&self) -> u64 {
         let served = self.served.get();
@@ -391,7 +302,7 @@ impl Queue {
 
     /// Whether the queue is on its way out.
     pub(crate) fn is_leaving(&self) -> bool {
-        self.departure.load(Relaxed) != 0
+        self.departure.load(Relaxed) != Departure::Stay as u32
     }
 
     /// Whether the queue wants the worker to let it join or leave.
@@ -404,6 +315,11 @@ impl Queue {
     #[inline]
     pub(crate) fn wants_to_go(&self) -> bool {
         self.departure.load(Relaxed) != self.departed.load(Relaxed)
+    }
+
+    /// Leaves `work` for the worker, which has to be told of it.
+    pub(super) fn join(&self, work: KBox<Work>) {
+        self.joining.put(work);
     }
 
     /// What has come for the worker since it last looked.
@@ -426,12 +342,30 @@ impl Queue {
         if let Some(work) = work {
             self.left.put(work);
         }
-        if departure >= LEAVE {
+        if departure >= Departure::Leave as u32 {
             self.has_left.complete_all();
         }
-        if departure >= SETTLE {
+        if departure >= Departure::Settle as u32 {
             self.settled.complete_all();
         }
+    }
+
+    /// Asks the worker to let the queue go, of which it has to be told.
+    pub(super) fn ask_to_go(&self, departure: Departure) {
+        self.departure.store(departure as u32, Relaxed);
+    }
+
+    /// Waits until the worker has let go of the queue, and takes what it had of it.
+    pub(super) fn wait_to_leave(&self) -> Option<KBox<Work>> {
+        self.has_left.wait_for_completion();
+        self.left.take()
+    }
+
+    /// Waits until the worker is done with the queue for good. Nothing is under way
+    /// to the guest any more.
+    pub(super) fn wait_to_settle(&self) {
+        self.settled.wait_for_completion();
+        self.outlet.reset();
     }
 
     /// Disables the guest's interface: its rings are not touched again until it
@@ -501,143 +435,7 @@ impl Queue {
     }
 }
 
-/// How a queue is set up.
-pub(super) struct QueueConfig {
-    /// Its number, from 0.
-    pub(super) index: u16,
-    /// The guest.
-    pub(super) domid: DomId,
-    /// Where its rings and event channels are.
-    pub(super) keys: QueueKeys,
-    /// What the guest asked for, and may change.
-    pub(super) terms: Arc<Terms>,
-    /// How long frames wait for the guest.
-    pub(super) time_outs: TimeOuts,
-    /// The rate of the vif.
-    pub(super) police: Arc<Police>,
-    /// The link of the vif.
-    pub(super) link: Arc<Link>,
-}
-
-/// A queue that is attached to its rings and served by a worker. Dropping it
-/// takes it back from the worker and releases everything; process context.
-pub(super) struct Attached(Arc<Entry<Queue>>);
-
-impl Attached {
-    /// The queue, for those who transmit.
-    pub(super) fn share(&self) -> Arc<Entry<Queue>> {
-        self.0.clone()
-    }
-
-    /// Attaches to the rings of the configuration and hands the queue to
-    /// `group`.
-    pub(super) fn new(
-        device: &xenbus::Device,
-        interface: ARef<NetDevice>,
-        group: Arc<Group>,
-        config: QueueConfig,
-    ) -> Result<Self, Reason> {
-        let QueueConfig {
-            index,
-            domid,
-            keys,
-            terms,
-            time_outs,
-            police,
-            link,
-        } = config;
-        let step = |doing| move |error| Reason::Step(doing, error);
-        let tx = MappedRing::map(device, keys.tx_ring_ref).map_err(step("mapping tx-ring-ref"))?;
-        let tx = TxRing::attach(tx).map_err(|fault| Reason::Ring("tx-ring-ref", fault))?;
-        let rx = MappedRing::map(device, keys.rx_ring_ref).map_err(step("mapping rx-ring-ref"))?;
-        let rx = RxRing::attach(rx).map_err(|fault| Reason::Ring("rx-ring-ref", fault))?;
-        if tx.consumed() != 0 {
-            terms.took_over();
-        }
-        let owner = group.id();
-        let outlet = TransmitQueue::new(interface.clone(), index)
-            .map_err(step("finding the transmit queue"))?;
-        let entry = Arc::pin_init(
-            Entry::new(try_pin_init!(Queue {
-                index,
-                domid,
-                terms,
-                time_outs,
-                police,
-                link,
-                group,
-                device: interface,
-                outlet,
-                backlog: SkbStack::new(),
-                work: WorkerCell::new(owner, None),
-                stats: QueueStats::new(),
-                snapshot: Snapshot::new(),
-                queued: Counter::new(),
-                served: Counter::new(),
-                hold: Atomic::new(Hold::Nothing.word()),
-                disowns: Atomic::new(false),
-                departure: Atomic::new(0),
-                departed: Atomic::new(0),
-                joining: Mailbox::new(),
-                left: Mailbox::new(),
-                has_left <- Completion::new(),
-                settled <- Completion::new(),
-            }? Error)),
-            GFP_KERNEL,
-        )
-        .map_err(step("allocating a queue"))?;
-        let alarm = Alarm::new(Waker(entry.clone())).map_err(step("allocating a queue"))?;
-        let produced = (tx.produced(), rx.produced());
-        let channels = Channels::bind(device, keys.channels, &entry, produced)
-            .map_err(step("binding the event channels"))?;
-        let work = KBox::new(
-            Work {
-                alarm,
-                channels,
-                pending: SkbList::new(),
-                held: None,
-                patience: Patience::default(),
-                arrivals: cpu::arrivals(),
-                deficit: (0, 0),
-                company: Company::default(),
-                account: Account::default(),
-                tx,
-                rx,
-            },
-            GFP_KERNEL,
-        )
-        .map_err(|error| Reason::Step("allocating a queue", error.into()))?;
-
-        entry.group.enrol();
-        entry.joining.put(work);
-        entry.group.schedule_from_process(entry.as_arc_borrow());
-        Ok(Self(entry))
-    }
-}
-
 /// Has the worker look at a queue; process context.
 pub(super) fn kick(queue: &Arc<Entry<Queue>>) {
     queue.group.schedule_from_process(queue.as_arc_borrow());
-}
-
-impl Drop for Attached {
-    fn drop(&mut self) {
-        let queue = &self.0;
-
-        queue.departure.store(LEAVE, Relaxed);
-        kick(queue);
-        queue.has_left.wait_for_completion();
-        // Nothing transmits any more and the worker has let go: what is left is
-        // ours. Alarm and channels go first, so nothing schedules the queue.
-        let mut work = queue.left.take();
-        queue.purge(work.as_deref_mut());
-        drop(work);
-        // Until they went they may have put the queue on the schedule list: wait
-        // until the worker has seen it there.
-        queue.departure.store(SETTLE, Relaxed);
-        kick(queue);
-        queue.settled.wait_for_completion();
-        queue.outlet.reset();
-        queue.group.dismiss();
-    }
 }

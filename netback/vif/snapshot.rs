@@ -3,7 +3,7 @@
 //! What a worker last saw of a queue, for others to look at.
 
 use crate::netif::ring::Indices;
-use crate::vif::queue::Work;
+use crate::vif::work::Work;
 use core::array;
 // As for counters, plain moves.
 use core::sync::atomic::{
