@@ -306,6 +306,10 @@ fn buffers_have_their_length(polling: &Polling<'_>, bench: &mut Bench) -> Outcom
             let (mut cursor, mut sum, mut runs) = (Cursor::default(), 0, 0);
             while let Some(run) = skb.next_run(&mut cursor, most) {
                 hold!(run.len > 0 && u32::from(run.len) <= most);
+                let LocalEnd::Frame { offset, .. } = run.at else {
+                    return Err(line!());
+                };
+                hold!(u32::from(offset) + u32::from(run.len) <= PAGE_SIZE);
                 sum += u32::from(run.len);
                 runs += 1;
             }

@@ -21,8 +21,8 @@ use crate::net::skb_list::SkbList;
 use crate::net::transfer::Transfer;
 use crate::netif::fault::Fault;
 use crate::netif::pending::PENDING_SIZE;
+use crate::netif::share::Share;
 use crate::netif::tx::Limits;
-use crate::share::Share;
 use crate::sys::schedule::{
     Entry,
     Fifo,
@@ -63,7 +63,7 @@ const MAX_INBOUND: usize = 64;
 
 /// Pieces that one frame may come to, in either direction: for each slot and each
 /// border of a page or fragment two at most.
-const MAX_FRAME_PIECES: usize = 96;
+pub(crate) const MAX_FRAME_PIECES: usize = 96;
 
 /// Pages that a group's page pool keeps at hand.
 const POOL_PAGES: u32 = 1024;

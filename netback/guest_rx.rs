@@ -20,7 +20,7 @@ use crate::netif::rx::{
     RxOptions,
     SlotUse, //
 };
-use crate::share::Share;
+use crate::netif::share::Share;
 use crate::vif::queue::Queue;
 use crate::vif::work::Work;
 use crate::xen::grant::Granted;

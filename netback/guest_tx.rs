@@ -4,7 +4,8 @@
 
 use crate::group::{
     Batch,
-    Tag, //
+    Tag,
+    MAX_FRAME_PIECES, //
 };
 use crate::net::skb::SkBuff;
 use crate::net::skb_list::SkbList;
@@ -23,22 +24,22 @@ use crate::netif::pending::{
     PendingIndex,
     PENDING_SIZE, //
 };
+use crate::netif::share::Share;
 use crate::netif::tx::{
     Limits,
     Taken,
     TxPacket,
     MAX_SLOTS, //
 };
-use crate::share::Share;
 use crate::sys::trace;
 use crate::vif::queue::Queue;
 use crate::vif::work::Work;
 use crate::xen::grant::Granted;
 use kernel::prelude::*;
 
-/// Pieces that one frame may come to: two a slot, two for the linear area, and
-/// one for each border of a page behind it.
-const MAX_FRAME_PIECES: usize = 2 * MAX_SLOTS + 2 + 16;
+// A frame comes to two pieces a slot, two for the linear area, and one for each border
+// of a page behind it.
+const _: () = assert!(2 * MAX_SLOTS + 2 + 16 <= MAX_FRAME_PIECES);
 
 /// A slot of a frame under copy.
 struct Slot {

@@ -14,7 +14,6 @@ mod guest_rx;
 mod guest_tx;
 mod net;
 mod netif;
-mod share;
 mod sys;
 mod vif;
 mod xen;

@@ -24,7 +24,6 @@
 
 pub mod abi;
 pub mod company;
-pub mod copy;
 pub mod credit;
 pub mod ctrl;
 pub mod debt;
@@ -39,5 +38,6 @@ pub mod offload;
 pub mod pending;
 pub mod ring;
 pub mod rx;
+pub mod share;
 pub mod stream;
 pub mod tx;

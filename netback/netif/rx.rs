@@ -26,17 +26,11 @@ use super::{
 
 // Whoever handles frames needs these too.
 #[allow(unused_imports)]
-pub use super::{
-    copy::{
-        Piece,
-        Pieces, //
-    },
-    offload::{
-        Checksum,
-        Gso,
-        GsoKind,
-        Hash, //
-    },
+pub use super::offload::{
+    Checksum,
+    Gso,
+    GsoKind,
+    Hash, //
 };
 
 /// The most data buffers that a frame may take: what the oldest frontends can put together.

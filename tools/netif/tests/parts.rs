@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The smaller parts: pending ring, pieces of a copy, credit, multicast filter, hash.
+//! The smaller parts: pending ring, shares of a batch, credit, multicast filter, hash.
 
 use std::collections::BTreeSet;
 
 use netif::{
-    copy::{Piece, Pieces},
     credit::{Credit, NanosUntil, Rate, RateError, SharedCredit, MIN_DEPTH},
     extra::MulticastOp,
     hash::{HashType, Key, Mapping, MappingError, KEY_SIZE, MAX_MAPPING},
     multicast::{is_multicast, Filter, FilterError, MAX_ADDRESSES},
     negotiate::Why,
     pending::{Pending, PENDING_SIZE},
+    share::{Share, QUANTUM},
 };
 
 mod pending {
@@ -49,54 +49,71 @@ mod pending {
     }
 }
 
-mod pieces {
+mod shares {
     use super::*;
 
-    #[test]
-    fn a_piece_never_crosses_a_frame() {
-        let piece = |src, dst, len| Piece { src, dst, len };
-        for (src, dst, len, expected) in [
-            (0, 0, 0, vec![]),
-            (5, 7, 0, vec![]),
-            (0, 0, 4096, vec![piece(0, 0, 4096)]),
-            (100, 200, 60, vec![piece(100, 200, 60)]),
-            (4095, 0, 2, vec![piece(4095, 0, 1), piece(4096, 1, 1)]),
-            (
-                4000,
-                4050,
-                200,
-                vec![
-                    piece(4000, 4050, 46),
-                    piece(4046, 4096, 50),
-                    piece(4096, 4146, 104),
-                ],
-            ),
-            (
-                0,
-                2048,
-                8192,
-                vec![
-                    piece(0, 2048, 2048),
-                    piece(2048, 4096, 2048),
-                    piece(4096, 6144, 2048),
-                    piece(6144, 8192, 2048),
-                ],
-            ),
-        ] {
-            let got: Vec<_> = Pieces::new(src, dst, len).collect();
-            assert_eq!(got, expected, "{src} {dst} {len}");
-        }
-        let piece = piece(8192 + 5, 4096 + 7, 1);
-        assert_eq!((piece.src_offset(), piece.dst_offset()), (5, 7));
+    /// How many frames of so many bytes and slots a queue gets of a batch.
+    fn frames_of(share: &mut Share<'_>, bytes: u32, slots: u32) -> usize {
+        std::iter::from_fn(|| share.is_left().then(|| share.spend(bytes, slots))).count()
     }
 
     #[test]
-    fn a_page_takes_at_most_two() {
-        // What sizes the array of copies: a slot of the guest is within one page.
-        for src in [0, 1, 2048, 4095] {
-            for dst in 0..4096 {
-                assert!(Pieces::new(src, dst, 4096 - src).count() <= 2);
+    fn a_queue_alone_takes_what_fits() {
+        for (frames, slots, bytes, each, expected) in [
+            (64, 256, 60, 1, 64),
+            (64, 256, 65_535, 16, 16),
+            (64, 256, 65_535, 17, 16),
+            (256, 256, 60, 1, 256),
+            (0, 256, 60, 1, 0),
+            (64, 0, 60, 1, 0),
+        ] {
+            let mut deficit = 0;
+            // Of a batch without queues there is no less.
+            for queues in [0, 1] {
+                let mut share = Share::new(&mut deficit, queues, frames, slots);
+                assert_eq!(frames_of(&mut share, bytes, each), expected);
             }
+            assert!(deficit >= 0);
+        }
+    }
+
+    #[test]
+    fn several_get_a_quantum_each() {
+        let mut deficit = 0;
+        let mut share = Share::new(&mut deficit, 2, 1000, 1000);
+        assert_eq!(frames_of(&mut share, 1024, 1), QUANTUM as usize / 1024);
+        // And of frames and slots their part, rounded up.
+        let mut deficit = 0;
+        assert_eq!(
+            frames_of(&mut Share::new(&mut deficit, 3, 64, 256), 1, 1),
+            22
+        );
+        let mut deficit = 0;
+        assert_eq!(frames_of(&mut Share::new(&mut deficit, 3, 64, 10), 1, 2), 2);
+    }
+
+    #[test]
+    fn what_a_frame_took_beyond_counts_later_and_what_is_left_over_does_not() {
+        let mut deficit = 0;
+        let large = QUANTUM as u32 - 1;
+        assert_eq!(
+            frames_of(&mut Share::new(&mut deficit, 2, 64, 256), large, 16),
+            2
+        );
+        assert_eq!(deficit, 2 - QUANTUM);
+        assert_eq!(
+            frames_of(&mut Share::new(&mut deficit, 2, 64, 256), large, 16),
+            1
+        );
+        // Alone, nothing is owed to anybody.
+        assert_eq!(
+            frames_of(&mut Share::new(&mut deficit, 1, 4, 256), large, 16),
+            4
+        );
+        assert_eq!(deficit, 0);
+        for _ in 0..10 {
+            Share::new(&mut deficit, 2, 64, 256);
+            assert_eq!(deficit, QUANTUM);
         }
     }
 }

@@ -6,7 +6,6 @@ use std::collections::{BTreeSet, VecDeque};
 
 use netif::{
     abi::{self, ExtraInfo, RxRequest, TxRequest, TxWords, PAGE_SIZE, RING_SIZE},
-    copy::Pieces,
     credit::{Credit, NanosUntil, Rate},
     extra::{Extra, MulticastOp},
     frontend::{reassemble, Front},
@@ -19,6 +18,7 @@ use netif::{
     ring::{RxPage, TxPage},
     rx::{failed, slots_needed, GsoMode, Plan, RxFrame, RxOptions, RxRing, SlotUse},
     scenario,
+    share::{Share, QUANTUM},
     tx::{Limits, Taken, TxPacket, TxRing},
 };
 use proptest::prelude::*;
@@ -328,28 +328,27 @@ proptest! {
         }
     }
 
-    /// Pieces cover a copy without gap or overlap, each within one frame at both ends, and there
-    /// are no more than need be.
+    /// Whatever frames cost, nobody takes more than a quantum a batch on average, and a frame
+    /// beyond.
     #[test]
-    fn pieces_cover_a_copy(src in 0usize..20_000, dst in 0usize..20_000, len in 0usize..70_000) {
-        let page = PAGE_SIZE as usize;
-        let mut at = 0;
-        let mut count = 0;
-        for piece in Pieces::new(src, dst, len) {
-            prop_assert_eq!((piece.src, piece.dst), (src + at, dst + at));
-            let size = usize::from(piece.len);
-            prop_assert!(size > 0);
-            prop_assert!(usize::from(piece.src_offset()) + size <= page);
-            prop_assert!(usize::from(piece.dst_offset()) + size <= page);
-            at += size;
-            count += 1;
+    fn shares_are_fair(queues in 2u32..100, frames in prop::collection::vec(0u32..70_000, 1..200)) {
+        let mut deficit = 0;
+        let mut frames = frames.into_iter().peekable();
+        let (mut taken, mut batches, mut largest) = (0, 0, 0);
+        while frames.peek().is_some() {
+            let mut share = Share::new(&mut deficit, queues, 64 * queues, 256 * queues);
+            let mut count = 0;
+            while share.is_left() {
+                let Some(bytes) = frames.next() else { break };
+                share.spend(bytes, 1);
+                taken += i64::from(bytes);
+                largest = largest.max(i64::from(bytes));
+                count += 1;
+            }
+            batches += 1;
+            prop_assert!(count <= 64);
+            prop_assert!(taken <= batches * QUANTUM + largest);
         }
-        prop_assert_eq!(at, len);
-        let borders = |start: usize| {
-            (1..len).filter(|&k| (start + k) % page == 0).collect::<BTreeSet<_>>()
-        };
-        let cuts = borders(src).union(&borders(dst)).count();
-        prop_assert_eq!(count, if len == 0 { 0 } else { cuts + 1 });
     }
 
     /// No place is handed out while somebody has it.

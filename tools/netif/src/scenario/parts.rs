@@ -5,13 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    copy::Pieces,
     credit::{Credit, NanosUntil, Rate, RateError},
     extra::MulticastOp,
     hash::{Key, Mapping},
     hostile::Source,
     multicast::{Filter, FilterError, MAX_ADDRESSES},
     pending::Pending,
+    share::{Share, QUANTUM},
 };
 
 /// The smaller parts, each against a model of it.
@@ -21,6 +21,7 @@ pub fn parts(data: &[u8]) {
     let mut credit = Credit::new(any_rate(&source), now);
     let mut pending = Pending::starting_at(source.u32());
     let mut places = BTreeMap::new();
+    let mut deficit = 0;
     let mut filter = Filter::default();
     let mut group = BTreeSet::new();
     let mut mapping = Mapping::new();
@@ -74,17 +75,23 @@ pub fn parts(data: &[u8]) {
                 let expected = addr[0] & 1 == 0 || group.contains(&addr);
                 assert_eq!(filter.passes(&addr), expected);
             }
+            // A queue takes what it gets of a batch.
             5 => {
-                let (src, dst) = (usize::from(source.u16()), usize::from(source.u16()));
-                let len = usize::from(source.u16());
-                let mut at = 0;
-                for piece in Pieces::new(src, dst, len) {
-                    assert_eq!((piece.src, piece.dst), (src + at, dst + at));
-                    assert!(u32::from(piece.src_offset()) + u32::from(piece.len) <= 4096);
-                    assert!(u32::from(piece.dst_offset()) + u32::from(piece.len) <= 4096);
-                    at += usize::from(piece.len);
+                let (queues, frames, bytes) = (source.u16(), source.u16(), source.u16());
+                let (queues, frames) = (u32::from(queues), u32::from(frames));
+                let before = deficit;
+                let mut share = Share::new(&mut deficit, queues, frames, 256);
+                let mut taken = 0;
+                while share.is_left() {
+                    share.spend(bytes.into(), 1);
+                    taken += 1;
                 }
-                assert_eq!(at, len);
+                assert!(taken <= frames.div_ceil(queues.max(1)) && taken <= 256);
+                let earned = (before + QUANTUM).min(QUANTUM);
+                let left = earned - i64::from(taken) * i64::from(bytes);
+                let alone = queues < 2 && taken != 0;
+                assert_eq!(deficit, if alone { 0 } else { left });
+                assert!(deficit > -i64::from(u16::MAX));
             }
             6 => {
                 if source.u8() & 1 == 0 {

@@ -8,7 +8,7 @@
 /// A queue alone takes what fits. Several get a quantum of bytes each; what the
 /// last frame took beyond it counts against the next batch, what an idle queue
 /// left over does not count for it.
-pub(crate) struct Share<'a> {
+pub struct Share<'a> {
     deficit: &'a mut i64,
     alone: bool,
     frames: u32,
@@ -16,12 +16,12 @@ pub(crate) struct Share<'a> {
 }
 
 /// Bytes that a queue earns with each batch: one frame of the largest kind.
-const QUANTUM: i64 = 64 * 1024;
+pub const QUANTUM: i64 = 64 * 1024;
 
 impl<'a> Share<'a> {
     /// The share of one of `queues` queues in a batch of at most `frames` frames
     /// and `slots` slots. `deficit` is what the queue carries over.
-    pub(crate) fn new(deficit: &'a mut i64, queues: u32, frames: u32, slots: u32) -> Self {
+    pub fn new(deficit: &'a mut i64, queues: u32, frames: u32, slots: u32) -> Self {
         let queues = queues.max(1);
 
         // Earning stops at one quantum: that is what an idle queue forfeits.
@@ -36,13 +36,13 @@ impl<'a> Share<'a> {
 
     /// Whether the queue may take another frame.
     #[inline]
-    pub(crate) fn is_left(&self) -> bool {
+    pub fn is_left(&self) -> bool {
         self.frames != 0 && self.slots != 0 && (self.alone || *self.deficit > 0)
     }
 
     /// The queue took a frame.
     #[inline]
-    pub(crate) fn spend(&mut self, bytes: u32, slots: u32) {
+    pub fn spend(&mut self, bytes: u32, slots: u32) {
         self.frames = self.frames.saturating_sub(1);
         self.slots = self.slots.saturating_sub(slots);
         if self.alone {
