@@ -337,6 +337,16 @@ impl<T: Driver> Registration<T> {
                 // callback to end; unregistering would wait for the lock, for ever.
                 // The toolstack removes the backend's directory next, and that
                 // unregisters the device too.
+                //
+                // Who begins to unbind between the question and the unregistering
+                // is not seen. That is left, and is what xenbus has itself, without
+                // asking, whenever it unregisters a device whose directory is gone.
+                // Nothing is exported that unbinds with the lock held; and a work
+                // item, which could wait for the lock, would be worse: xenbus
+                // unregisters in this thread, as soon as the toolstack has seen the
+                // device closed. It would delete the device a second time, or wait
+                // for the lock of a work item that waits for this thread. Here
+                // the two come one after the other, and the second finds nothing.
                 if bindings::netback_device_unlocked(device) {
                     bindings::device_unregister(device);
                 }
