@@ -111,7 +111,7 @@ struct napi_struct *netback_napi_new(struct net_device *dev,
 				     void *context);
 void *netback_napi_context(const struct napi_struct *napi);
 void netback_napi_free(struct napi_struct *napi);
-void netback_napi_bind_thread(struct napi_struct *napi, unsigned int cpu);
+int netback_napi_bind_thread(struct napi_struct *napi, unsigned int cpu);
 
 /* Tracepoints, in trace.c. */
 void netback_do_trace_batch(unsigned int group, unsigned int queues,

@@ -144,9 +144,23 @@ impl Group {
         }
     }
 
-    /// Counts one more queue as assigned.
+    /// Counts one more queue as assigned. Process context.
     pub(crate) fn enrol(&self) {
         self.queues.fetch_add(1, Relaxed);
+        // The kernel gives a new thread its processors when it first runs, which may
+        // have been after it was bound.
+        self.bind_worker();
+    }
+
+    /// Binds the worker's thread, if it has one, to the group's processor, if that is
+    /// online. Sleeps.
+    fn bind_worker(&self) {
+        if !cpu::is_online(self.cpu) {
+            return;
+        }
+        if let Err(e) = self.napi.bind(self.cpu) {
+            pr_warn!("binding a worker to processor {}: {:?}\n", self.cpu, e);
+        }
     }
 
     /// Counts one queue less.
@@ -172,7 +186,7 @@ impl Groups {
         let mut groups = KVec::new();
         for cpu in cpu::present() {
             let mode = if params::threaded() {
-                Mode::Thread(cpu)
+                Mode::Thread
             } else {
                 Mode::Softirq
             };
@@ -184,6 +198,14 @@ impl Groups {
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// The processor `cpu` is online: its worker's thread, if that has one, is to be
+    /// there. Process context.
+    pub(crate) fn arrived(&self, cpu: u32) {
+        for group in self.0.iter().filter(|group| group.cpu == cpu) {
+            group.bind_worker();
+        }
     }
 
     /// The group with the fewest queues, for a new one, of those whose processor

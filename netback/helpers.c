@@ -448,10 +448,9 @@ void netback_napi_free(struct napi_struct *napi)
 	kfree(container_of(napi, struct netback_napi, napi));
 }
 
-void netback_napi_bind_thread(struct napi_struct *napi, unsigned int cpu)
+int netback_napi_bind_thread(struct napi_struct *napi, unsigned int cpu)
 {
-	if (napi->thread)
-		set_cpus_allowed_ptr(napi->thread, cpumask_of(cpu));
+	return napi->thread ? set_cpus_allowed_ptr(napi->thread, cpumask_of(cpu)) : 0;
 }
 
 struct workqueue_struct *netback_workqueue_new(const char *name)
@@ -491,7 +490,7 @@ bool netback_cpu_online(unsigned int cpu)
 
 int netback_cpuhp_online(const char *name, int (*arrived)(unsigned int cpu))
 {
-	return cpuhp_setup_state_nocalls(CPUHP_AP_ONLINE_DYN, name, arrived, NULL);
+	return cpuhp_setup_state(CPUHP_AP_ONLINE_DYN, name, arrived, NULL);
 }
 
 void netback_cpuhp_remove(int state)

@@ -49,7 +49,7 @@ struct Netback {
     // Field order is drop order: first all devices go, then the workers.
     _driver: Pin<KBox<BackendDriver>>,
     _links: Links,
-    _arrivals: ArrivalWatch,
+    _arrivals: ArrivalWatch<Host>,
     _host: Arc<Host>,
 }
 
@@ -68,7 +68,7 @@ impl kernel::Module for Netback {
             },
             GFP_KERNEL,
         )?;
-        let arrivals = ArrivalWatch::new(c"net/netback:online")?;
+        let arrivals = ArrivalWatch::new(c"net/netback:online", host.clone())?;
         let links = Links::new()?;
         let driver = BackendDriver::new(module, host.clone()).inspect_err(|e| {
             if *e == EBUSY || *e == EEXIST {

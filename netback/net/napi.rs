@@ -50,8 +50,8 @@ unsafe impl<P: Poll> Sync for Napi<P> {}
 pub(crate) enum Mode {
     /// In softirq, on the processor that schedules it.
     Softirq,
-    /// As a kernel thread on the processor given.
-    Thread(u32),
+    /// As a kernel thread, which [`Napi::bind`] gives its processor.
+    Thread,
 }
 
 impl<P: Poll> Napi<P> {
@@ -89,18 +89,25 @@ impl<P: Poll> Napi<P> {
         // SAFETY: the instance was just added and is disabled; `drop` disables
         // it again, also if going on fails below.
         unsafe { bindings::napi_enable(napi.as_ptr()) };
-        if let Mode::Thread(cpu) = mode {
-            // SAFETY: the device is alive and has the one instance; its thread
-            // exists if the first call succeeds.
-            unsafe {
-                to_result(bindings::dev_set_threaded(
+        if let Mode::Thread = mode {
+            // SAFETY: the device is alive and has the one instance.
+            to_result(unsafe {
+                bindings::dev_set_threaded(
                     device.as_ptr(),
                     bindings::netdev_napi_threaded_NETDEV_NAPI_THREADED_ENABLED,
-                ))?;
-                bindings::netback_napi_bind_thread(napi.as_ptr(), cpu);
-            }
+                )
+            })?;
         }
         Ok(this)
+    }
+
+    /// Binds the instance's thread, if it has one, to a processor that is online.
+    /// When that goes the kernel lets the thread run elsewhere, and leaves it there.
+    /// Sleeps.
+    pub(crate) fn bind(&self, cpu: u32) -> Result {
+        // SAFETY: the instance lives as long as `self`, and its thread with it: both
+        // are set up in `new`. The processor is only looked up in a mask.
+        to_result(unsafe { bindings::netback_napi_bind_thread(self.napi.as_ptr(), cpu) })
     }
 
     extern "C" fn poll(napi: *mut bindings::napi_struct, budget: c_int) -> c_int {

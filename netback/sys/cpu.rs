@@ -3,16 +3,20 @@
 //! Processors and the softirq context.
 
 use crate::bindings;
+use core::ptr;
 use kernel::error::to_result;
 use kernel::ffi::{
     c_int,
-    c_uint, //
+    c_uint,
+    c_void, //
 };
 use kernel::prelude::*;
 use kernel::sync::atomic::{
     Atomic,
+    Full,
     Relaxed, //
 };
+use kernel::sync::Arc;
 use kernel::types::NotThreadSafe;
 
 /// The processors that there are, online or not, in ascending order.
@@ -50,31 +54,62 @@ pub(crate) fn arrivals() -> u32 {
     ARRIVALS.load(Relaxed)
 }
 
-/// Counts the processors that come online.
-pub(crate) struct ArrivalWatch(c_int);
+/// Told of processors that come online.
+pub(crate) trait Arrivals: Send + Sync + 'static {
+    /// This one is online. Process context, on that processor.
+    fn arrived(&self, cpu: u32);
+}
 
-impl ArrivalWatch {
-    /// Begins to count. There is one watch at a time.
-    pub(crate) fn new(name: &'static CStr) -> Result<Self> {
-        // SAFETY: process context; the name stays, and so does the callback until
-        // `Drop` removes it.
+/// Whom the one [`ArrivalWatch`] that there is at a time tells, or null.
+static OBSERVER: Atomic<*mut c_void> = Atomic::new(ptr::null_mut());
+
+/// Counts the processors that come online, and tells `T` of them. Dropping it waits
+/// for a running callback.
+pub(crate) struct ArrivalWatch<T: Arrivals> {
+    state: c_int,
+    /// Where [`OBSERVER`] points to.
+    _observer: Arc<T>,
+}
+
+impl<T: Arrivals> ArrivalWatch<T> {
+    /// Begins to watch, and tells of all that are online now. There is one watch at
+    /// a time.
+    pub(crate) fn new(name: &'static CStr, observer: Arc<T>) -> Result<Self> {
+        let to = Arc::as_ptr(&observer).cast_mut().cast();
+        if !OBSERVER.xchg(to, Full).is_null() {
+            return Err(EBUSY);
+        }
+        // SAFETY: process context; the name stays, and so does the callback, with
+        // the observer, until `Drop` removes it.
         let state =
             unsafe { bindings::netback_cpuhp_online(name.as_char_ptr(), Some(Self::arrived)) };
 
-        to_result(state.min(0))?;
-        Ok(Self(state))
+        if let Err(e) = to_result(state.min(0)) {
+            OBSERVER.store(ptr::null_mut(), Relaxed);
+            return Err(e);
+        }
+        Ok(Self {
+            state,
+            _observer: observer,
+        })
     }
 
-    extern "C" fn arrived(_cpu: c_uint) -> c_int {
+    extern "C" fn arrived(cpu: c_uint) -> c_int {
         ARRIVALS.fetch_add(1, Relaxed);
+        // SAFETY: the callback is set up by `new` of the same `T`, after the pointer,
+        // which is that of its observer, and is removed before the observer goes.
+        if let Some(observer) = unsafe { OBSERVER.load(Relaxed).cast::<T>().as_ref() } {
+            observer.arrived(cpu);
+        }
         0
     }
 }
 
-impl Drop for ArrivalWatch {
+impl<T: Arrivals> Drop for ArrivalWatch<T> {
     fn drop(&mut self) {
         // SAFETY: set up in `new`; waits for a running callback.
-        unsafe { bindings::netback_cpuhp_remove(self.0) };
+        unsafe { bindings::netback_cpuhp_remove(self.state) };
+        OBSERVER.store(ptr::null_mut(), Relaxed);
     }
 }
 

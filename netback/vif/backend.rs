@@ -83,6 +83,12 @@ pub(crate) struct Host {
     pub(crate) debugfs: Dir,
 }
 
+impl cpu::Arrivals for Host {
+    fn arrived(&self, cpu: u32) {
+        self.groups.arrived(cpu);
+    }
+}
+
 /// What may change while a device is bound.
 struct Phase {
     state: lifecycle::Backend,
