@@ -41,7 +41,7 @@ impl Show for Shown {
         writeln!(f, "state:    {state}")?;
         writeln!(f, "group:    {}", queue.group.cpu())?;
         writeln!(f, "limited:  {}", queue.police.is_limited())?;
-        writeln!(f, "backlog:  {} bytes", queue.backlog_bytes())?;
+        writeln!(f, "backlog:  {} bytes", queue.waiting().bytes())?;
         show_ring(f, "tx ring:", &tx)?;
         show_ring(f, "rx ring:", &rx)?;
         for ((prefix, name), value) in QueueStats::names().zip(queue.stats.values()) {

@@ -23,6 +23,7 @@
 #![allow(dead_code)]
 
 pub mod abi;
+pub mod backlog;
 pub mod company;
 pub mod credit;
 pub mod ctrl;

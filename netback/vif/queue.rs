@@ -16,7 +16,10 @@ use crate::net::skb_list::{
     SkbStack, //
 };
 use crate::net::transmit_queue::TransmitQueue;
-use crate::netif::abi;
+use crate::netif::backlog::{
+    count,
+    Backlog, //
+};
 use crate::netif::company::Hold;
 use crate::netif::fault::{
     DropReason,
@@ -50,10 +53,6 @@ use kernel::sync::{
     ArcBorrow,
     Completion, //
 };
-
-/// Bytes that may wait for a guest before its queue is stopped: half a ring of
-/// full buffers.
-const BACKLOG_LIMIT: u64 = abi::RING_SIZE as u64 / 2 * abi::PAGE_SIZE as u64;
 
 /// How a queue is set up.
 pub(super) struct QueueConfig {
@@ -115,9 +114,10 @@ pub(crate) struct Queue {
     pub(crate) stats: QueueStats,
     /// What the worker last saw of the rings.
     pub(crate) snapshot: Snapshot,
-    /// Bytes put on the backlog, written by `ndo_start_xmit`.
+    /// Frames put on the backlog and their bytes, by [`count`], written by
+    /// `ndo_start_xmit`.
     queued: Counter,
-    /// Bytes that left it, one way or another, written by the worker.
+    /// Those that left it, one way or another, written by the worker.
     served: Counter,
     /// Which frames on the backlog the worker is told of, a [`Hold`]. Written
     /// by the worker.
@@ -220,12 +220,12 @@ impl Queue {
         skb.note_hash(self.terms.hash(&skb));
         skb.set_deadline(Tick::now().after(self.time_outs.drain));
         let queue = &self.outlet;
-        self.queued.add(len.into());
-        if self.backlog_bytes() > BACKLOG_LIMIT {
+        self.queued.add(count(1, len));
+        if self.waiting().is_full() {
             queue.stop();
             // The worker may have made room before it could see the stop.
             barrier::smp_mb();
-            if self.backlog_bytes() <= BACKLOG_LIMIT / 2 {
+            if self.waiting().has_room() {
                 queue.wake();
             }
         }
@@ -246,7 +246,7 @@ impl Queue {
         !self.backlog.is_empty()
             && Hold::from_word(self.hold.load(Relaxed)).ends(
                 len,
-                || self.backlog_bytes(),
+                || self.waiting().bytes(),
                 || self.outlet.is_full(),
             )
     }
@@ -259,12 +259,12 @@ impl Queue {
         self.disowns.store(disowns, Relaxed);
     }
 
-    /// Bytes that wait for the guest.
-    pub(crate) fn backlog_bytes(&self) -> u64 {
+    /// What waits for the guest.
+    pub(crate) fn waiting(&self) -> Backlog {
         let served = self.served.get();
 
         // More may have come and gone since.
-        self.queued.get().saturating_sub(served)
+        Backlog::new(self.queued.get(), served)
     }
 
     /// The worker is done with frames to the guest, delivered or dropped.
@@ -272,10 +272,10 @@ impl Queue {
         let queue = &self.outlet;
 
         queue.completed(packets, bytes);
-        self.served.add(bytes.into());
+        self.served.add(count(packets, bytes));
         // Pairs with the barrier in `admit`.
         barrier::smp_mb();
-        if queue.is_stopped() && self.backlog_bytes() <= BACKLOG_LIMIT / 2 {
+        if queue.is_stopped() && self.waiting().has_room() {
             queue.wake();
         }
     }
