@@ -88,9 +88,6 @@ pub(crate) struct Totals {
 /// What a driver does for its network device. All but `start_xmit`,
 /// `select_queue` and `totals` are called with rtnl held.
 pub(crate) trait Operations: Send + Sync + 'static {
-    /// The device goes up. Those who hang on it, a bridge for one, do not know.
-    fn open(&self, device: &NetDevice);
-
     /// The device is up, it has a link, and those who hang on it know.
     fn linked(&self, device: &NetDevice);
 
@@ -383,12 +380,11 @@ impl<T: Operations> Registration<T> {
     }
 
     extern "C" fn open(device: *mut bindings::net_device) -> c_int {
-        // SAFETY: an operation of the device.
-        let (device, driver) = unsafe { Self::parts(device) };
-
-        driver.open(device);
-        // SAFETY: the device is alive.
-        unsafe { bindings::netback_tx_start_all(device.as_raw()) };
+        // Those who hang on it, a bridge for one, do not know yet: the driver is told
+        // later, by `Operations::linked`.
+        //
+        // SAFETY: an operation of the device, which is alive.
+        unsafe { bindings::netback_tx_start_all(device) };
         0
     }
 

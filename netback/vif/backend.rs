@@ -404,11 +404,10 @@ impl Driver for Backend {
         })
     }
 
-    fn bound(&self) -> Result {
+    fn bound(&self) {
         // Hotplug scripts expect to find the interface.
         self.vif.device.announce(Presence::Online);
         self.vif.walk_on(lifecycle::on_probed);
-        Ok(())
     }
 
     fn frontend_changed(&self, state: u32) -> Verdict {

@@ -149,10 +149,6 @@ impl Interface {
 }
 
 impl Operations for Interface {
-    fn open(&self, _device: &NetDevice) {
-        // Those who hang on the interface have not been told yet.
-    }
-
     fn linked(&self, _device: &NetDevice) {
         // Guests may have been waiting for this.
         self.for_all_queues(|queue| {

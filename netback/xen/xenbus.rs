@@ -182,9 +182,8 @@ pub(crate) trait Driver: Send + Sync + Sized + 'static {
     /// Makes the driver's side of a device.
     fn probe(shared: &Self::Shared, device: &Device, frontend: Frontend<'_>) -> Result<KBox<Self>>;
 
-    /// The device is bound, and uevents reach the driver. On failure the value
-    /// is dropped without [`Driver::unbinding`].
-    fn bound(&self) -> Result;
+    /// The device is bound, and uevents reach the driver.
+    fn bound(&self);
 
     /// The frontend's state is now `state` (as read, unchecked).
     fn frontend_changed(&self, state: u32) -> Verdict;
@@ -292,12 +291,9 @@ impl<T: Driver> Registration<T> {
             let data = KBox::into_raw(T::probe(&registration.shared, device, frontend)?);
 
             set_driver_data(device, data.cast());
-            // SAFETY: the data is freed only by `take_driver_data` below or in
-            // `remove`, which does not run before the probe is over.
-            if let Err(e) = unsafe { &*data }.bound() {
-                drop(Self::take_driver_data(device));
-                return Err(e);
-            }
+            // SAFETY: the data is freed only by `remove`, which does not run before
+            // the probe is over.
+            unsafe { &*data }.bound();
             Ok(0)
         })
     }
