@@ -5,7 +5,6 @@
 //! C header: [`include/xen/xenbus.h`](srctree/include/xen/xenbus.h)
 
 use crate::bindings;
-use core::cell::UnsafeCell;
 use core::ptr::NonNull;
 use core::slice;
 use kernel::error::{
@@ -15,6 +14,7 @@ use kernel::error::{
 use kernel::ffi::c_char;
 use kernel::prelude::*;
 use kernel::str::CString;
+use kernel::types::Opaque;
 
 /// A value read from xenstore, as long as it lives there: any bytes.
 pub(crate) struct Value {
@@ -120,7 +120,7 @@ pub(crate) trait Watcher: Send + Sync {
 #[pin_data(PinnedDrop)]
 pub(crate) struct Watch<W: Watcher> {
     #[pin]
-    watch: UnsafeCell<bindings::xenbus_watch>,
+    watch: Opaque<bindings::xenbus_watch>,
     path: CString,
     watcher: W,
 }
@@ -136,7 +136,7 @@ impl<W: Watcher> Watch<W> {
     pub(crate) fn new(path: CString, watcher: W) -> Result<Pin<KBox<Self>>> {
         let watch = KBox::pin_init(
             pin_init!(Self {
-                watch: UnsafeCell::new(pin_init::zeroed()),
+                watch: Opaque::zeroed(),
                 path,
                 watcher,
             }? Error),
@@ -184,11 +184,7 @@ impl<W: Watcher> Watch<W> {
         // SAFETY: xenbus calls back with a registered watch only, and `Drop`
         // waits for this callback, so the `Watch` around it is alive.
         let this = unsafe {
-            &*kernel::container_of!(
-                watch.cast::<UnsafeCell<bindings::xenbus_watch>>(),
-                Self,
-                watch
-            )
+            &*kernel::container_of!(watch.cast::<Opaque<bindings::xenbus_watch>>(), Self, watch)
         };
 
         this.watcher.changed();
