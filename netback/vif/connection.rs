@@ -34,7 +34,10 @@ use crate::xen::{
 use kernel::alloc::AllocError;
 use kernel::fmt;
 use kernel::prelude::*;
-use kernel::sync::Arc;
+use kernel::sync::{
+    barrier,
+    Arc, //
+};
 
 /// Why a frontend could not be connected.
 pub(super) struct Failure {
@@ -232,6 +235,8 @@ impl Drop for Connection {
         // Before the carrier goes, and the bridge drops what it gets.
         self.link.leave();
         self.control = None;
+        // Pairs with the barrier in `Queue::served`.
+        barrier::smp_mb();
         self.interface.device().disable_transmit();
         self.files.clear();
         // Waits for those who still transmit, count or open, and for batches that

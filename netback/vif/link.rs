@@ -20,8 +20,6 @@ use kernel::sync::SpinLock;
 /// What the carrier depends on, besides faults.
 struct Condition {
     open: bool,
-    /// The connection is on its way out.
-    leaving: bool,
     /// Queues that make no room for frames.
     stalled: u32,
 }
@@ -36,6 +34,8 @@ pub(crate) struct Link {
     /// Frames of the guest may enter: the interface is up, and whoever hangs on
     /// it knows that there is a link.
     admitting: Atomic<bool>,
+    /// The connection is on its way out. Set once, under the lock.
+    leaving: Atomic<bool>,
     /// The lock also keeps the carrier in step: queues of several workers, and
     /// the connection, change it.
     #[pin]
@@ -49,9 +49,9 @@ impl Link {
             device,
             disabled: Atomic::new(false),
             admitting: Atomic::new(false),
+            leaving: Atomic::new(false),
             condition <- new_spinlock!(Condition {
                 open: false,
-                leaving: false,
                 stalled: 0,
             }),
         })
@@ -74,9 +74,9 @@ impl Link {
     /// queues have to be looked at after this. Process context.
     pub(super) fn admit(&self) {
         let _held_off = BottomHalvesOff::new();
-        let condition = self.condition.lock();
+        let _condition = self.condition.lock();
 
-        self.admitting.store(!condition.leaving, Relaxed);
+        self.admitting.store(!self.is_leaving(), Relaxed);
     }
 
     /// Lets no more frames of the guest in. The batches under way are the last
@@ -89,8 +89,15 @@ impl Link {
     pub(super) fn leave(&self) {
         let _held_off = BottomHalvesOff::new();
 
-        self.condition.lock().leaving = true;
+        let _condition = self.condition.lock();
+
+        self.leaving.store(true, Relaxed);
         self.refuse();
+    }
+
+    /// Whether the connection is on its way out: what is stopped then stays so.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.load(Relaxed)
     }
 
     /// Opens the link. Process context.

@@ -275,8 +275,14 @@ impl Queue {
         self.served.add(count(packets, bytes));
         // Pairs with the barrier in `admit`.
         barrier::smp_mb();
-        if queue.is_stopped() && self.waiting().has_room() {
+        if queue.is_stopped() && self.waiting().has_room() && !self.link.is_leaving() {
             queue.wake();
+            // The connection first says that it leaves, then stops all queues. If that
+            // is not seen here, the queue is stopped after it was woken.
+            barrier::smp_mb();
+            if self.link.is_leaving() {
+                queue.stop();
+            }
         }
     }
 
