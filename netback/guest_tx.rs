@@ -98,9 +98,14 @@ impl GuestTx {
     /// Whether there is something to take from the guest now; if not, it has been
     /// asked for an event with its next frame, or an alarm will come.
     pub(crate) fn is_waiting(queue: &Queue, work: &mut Work) -> Result<bool, Fault> {
-        // Nothing enters the host through an interface that is down, and a frame
-        // that is held goes first.
-        if !queue.admits() || work.held.is_some() {
+        // Nothing enters the host through an interface that is down. What the guest
+        // sends meanwhile is what its event was for, though: it was not spurious.
+        if !queue.admits() {
+            work.tx.available()?;
+            return Ok(false);
+        }
+        // A frame that is held goes first.
+        if work.held.is_some() {
             return Ok(false);
         }
         work.rearm()
