@@ -340,7 +340,7 @@ impl Backend {
                 features: Interface::all_features(),
                 address: ADDRESS,
             },
-            Interface::new(),
+            Interface::new().map_err(allocating)?,
         )
         .map_err(step("creating the network interface"))?;
 

@@ -196,7 +196,10 @@ impl Connection {
             .map_err(step("opening the interface's queues"))?;
         this.interface.driver().negotiated(features);
         this.interface.renegotiate(Interface::max_mtu_for(features));
-        this.interface.driver().connect(set);
+        this.interface
+            .driver()
+            .connect(set)
+            .map_err(step("allocating"))?;
         this.link.open();
         this.interface.device().enable_transmit();
         this.interface.settle_link();

@@ -12,6 +12,7 @@ use crate::net::skb::SkBuff;
 use crate::netif::fault::DropReason;
 use crate::netif::negotiate;
 use crate::netif::rx::GsoMode;
+use crate::sys::cpu::BottomHalvesOff;
 use crate::sys::rcu::RcuSlot;
 use crate::sys::schedule::Entry;
 use crate::vif::queue::{
@@ -19,6 +20,7 @@ use crate::vif::queue::{
     Queue, //
 };
 use crate::vif::stats::QueueStats;
+use kernel::new_spinlock;
 use kernel::prelude::*;
 use kernel::sync::atomic::{
     Atomic,
@@ -26,7 +28,8 @@ use kernel::sync::atomic::{
 };
 use kernel::sync::{
     rcu,
-    Arc, //
+    Arc,
+    SpinLock, //
 };
 
 /// Largest MTU of a frontend that takes frames in one piece only.
@@ -48,6 +51,14 @@ impl QueueSet {
     }
 }
 
+/// Who is counted, and who was.
+struct Counted {
+    /// The queues of the connection, also while it is being taken down.
+    queues: KVec<Arc<Entry<Queue>>>,
+    /// What queues of former connections have counted.
+    retired: QueueStats,
+}
+
 /// What the network device's operations work with.
 pub(crate) struct Interface {
     /// The queues, while a frontend is connected.
@@ -56,8 +67,9 @@ pub(crate) struct Interface {
     features: Atomic<u64>,
     /// Largest MTU that the frontend takes.
     max_mtu: Atomic<u32>,
-    /// What queues of former connections have counted.
-    retired: QueueStats,
+    /// The lock lets a queue go over from one part to the other at once. Softirqs
+    /// are held off for it.
+    counted: Pin<KBox<SpinLock<Counted>>>,
     /// Frames that came while no frontend was connected. Transmit queues may
     /// count at the same time.
     unconnected: Atomic<u64>,
@@ -74,16 +86,20 @@ impl Interface {
     }
 
     /// An interface without a frontend, open to what most of them take.
-    pub(super) fn new() -> Self {
+    pub(super) fn new() -> Result<Self> {
         let features = Features::SG | Features::IP_CSUM;
+        let counted = new_spinlock!(Counted {
+            queues: KVec::new(),
+            retired: QueueStats::new(),
+        });
 
-        Self {
+        Ok(Self {
             queues: RcuSlot::new(),
             features: Atomic::new(features.bits()),
             max_mtu: Atomic::new(Self::MAX_MTU),
-            retired: QueueStats::new(),
+            counted: KBox::pin_init(counted, GFP_KERNEL)?,
             unconnected: Atomic::new(0),
-        }
+        })
     }
 
     /// Largest MTU with a frontend of these features.
@@ -108,8 +124,14 @@ impl Interface {
     }
 
     /// Opens the interface for a frontend's queues.
-    pub(super) fn connect(&self, queues: KBox<QueueSet>) {
+    pub(super) fn connect(&self, queues: KBox<QueueSet>) -> Result {
+        let mut counted = KVec::with_capacity(queues.0.len(), GFP_KERNEL)?;
+        for queue in &queues.0 {
+            counted.push(queue.clone(), GFP_KERNEL)?;
+        }
+        drop(self.with_counted(|all| core::mem::replace(&mut all.queues, counted)));
         drop(self.queues.replace(Some(queues)));
+        Ok(())
     }
 
     /// Closes the interface. Nobody uses the queues through it any more when
@@ -123,9 +145,25 @@ impl Interface {
         self.for_all_queues(queue::kick);
     }
 
-    /// Keeps what a queue has counted. The queue is at rest.
-    pub(super) fn retire(&self, queue: &Queue) {
-        self.retired.absorb(&queue.stats);
+    /// Keeps what a queue has counted. The queue is at rest, and of those that are
+    /// counted it is the last.
+    pub(super) fn retire(&self, queue: &Arc<Entry<Queue>>) {
+        let gone = self.with_counted(|all| {
+            all.retired.absorb(&queue.stats);
+            match all.queues.last() {
+                Some(last) if Arc::ptr_eq(last, queue) => all.queues.pop(),
+                _ => None,
+            }
+        });
+
+        // Not with the lock held: what belongs to a queue may go with it.
+        drop(gone);
+    }
+
+    fn with_counted<R>(&self, f: impl FnOnce(&mut Counted) -> R) -> R {
+        let _held_off = BottomHalvesOff::new();
+
+        f(&mut self.counted.lock())
     }
 
     fn for_all_queues(&self, f: impl Fn(&Arc<Entry<Queue>>)) {
@@ -137,14 +175,10 @@ impl Interface {
     }
 
     fn for_all_stats(&self, mut f: impl FnMut(&QueueStats)) {
-        let guard = rcu::read_lock();
-
-        f(&self.retired);
-        if let Some(set) = self.queues.read(&guard) {
-            for queue in &set.0 {
-                f(&queue.stats);
-            }
-        }
+        self.with_counted(|all| {
+            f(&all.retired);
+            all.queues.iter().for_each(|queue| f(&queue.stats));
+        });
     }
 }
 
@@ -202,19 +236,20 @@ impl Operations for Interface {
     }
 
     fn queue_totals(&self, queue: usize) -> Totals {
-        let guard = rcu::read_lock();
         let mut totals = Totals::default();
 
-        if let Some(queue) = self.queues.read(&guard).and_then(|set| set.0.get(queue)) {
-            queue.stats.add_to(&mut totals);
-        }
+        self.with_counted(|all| {
+            if let Some(queue) = all.queues.get(queue) {
+                queue.stats.add_to(&mut totals);
+            }
+        });
         totals
     }
 
     fn base_totals(&self) -> Totals {
         let mut totals = Totals::default();
 
-        self.retired.add_to(&mut totals);
+        self.with_counted(|all| all.retired.add_to(&mut totals));
         totals
     }
 
