@@ -298,7 +298,55 @@ fn threads_and_one_channel(context: &mut Context) -> Result<()> {
         both_ways(&lab, &guest, 8 * MIB, context.seed())?;
         guest.destroy()?;
     }
+    workers_come_home(&lab)?;
     health::check(&lab, None)
+}
+
+/// The processors that a worker's thread may run on, by that of its group.
+fn where_workers_are(lab: &Lab) -> Result<Vec<(String, String)>> {
+    let script = "for p in /proc/[0-9]*; do
+            read -r name < $p/comm || continue
+            case $name in napi/netback/*)
+                name=${name#napi/netback/}
+                echo ${name%%-*} $(sed -n 's/^Cpus_allowed_list:[[:space:]]*//p' $p/status)
+            esac
+        done 2>/dev/null | sort";
+    let text = lab.dom0().run(script)?.stdout;
+    let pair = |line: &str| {
+        let (home, allowed) = line.split_once(' ')?;
+        Some((home.to_owned(), allowed.to_owned()))
+    };
+    Ok(text.lines().filter_map(pair).collect())
+}
+
+/// A processor goes and comes back, and so does the worker's thread: each of two guests has a queue
+/// of its own worker.
+fn workers_come_home(lab: &Lab) -> Result<()> {
+    let guests = [lab.guest().pv().start()?, lab.guest().pv().start()?];
+    let talk = || {
+        guests
+            .iter()
+            .try_for_each(|guest| ping(guest, DOM0, 3, 56, lab.limit(60)))
+    };
+    let at_home = [("0", "0"), ("1", "1")].map(|(a, b)| (a.to_owned(), b.to_owned()));
+    let online = |value| {
+        let script = format!("echo {value} > /sys/devices/system/cpu/cpu1/online");
+        lab.dom0().run_within(&script, lab.limit(60))
+    };
+
+    talk()?;
+    let before = where_workers_are(lab)?;
+    ensure!(before == at_home, "before: {before:?}");
+    online(0)?;
+    talk()?;
+    let meanwhile = where_workers_are(lab)?;
+    online(1)?;
+    talk()?;
+    let after = where_workers_are(lab)?;
+    // Or this says nothing of how they come back.
+    ensure!(meanwhile != at_home, "no thread went with its processor");
+    ensure!(after == at_home, "{after:?}, after {meanwhile:?}");
+    Ok(())
 }
 
 fn stall(context: &mut Context) -> Result<()> {
