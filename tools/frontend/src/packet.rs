@@ -37,17 +37,26 @@ pub struct Route {
 impl Route {
     /// A request for their Ethernet address.
     pub fn arp(&self) -> Result<Vec<u8>> {
+        self.of_arp(ArpOperation::REQUEST, BROADCAST, [0; 6])
+    }
+
+    /// The answer to their request for ours.
+    pub fn arp_reply(&self) -> Result<Vec<u8>> {
+        self.of_arp(ArpOperation::REPLY, self.to, self.to)
+    }
+
+    fn of_arp(&self, operation: ArpOperation, to: [u8; 6], target: [u8; 6]) -> Result<Vec<u8>> {
         let packet = ArpPacket::new(
             ArpHardwareId::ETHERNET,
             EtherType::IPV4,
-            ArpOperation::REQUEST,
+            operation,
             &self.from,
             &self.source.octets(),
-            &[0; 6],
+            &target,
             &self.destination.octets(),
         )?;
         let mut frame = Vec::new();
-        PacketBuilder::ethernet2(self.from, BROADCAST)
+        PacketBuilder::ethernet2(self.from, to)
             .arp(packet)
             .write(&mut frame)?;
         Ok(frame)
@@ -114,6 +123,8 @@ pub fn slots_for(size: usize) -> Result<Vec<Slot>> {
 pub enum Kind {
     /// An answer to an ARP request: whose address, and the address.
     Arp(Ipv4Addr, [u8; 6]),
+    /// An ARP request: whose address is asked for; who asks, and the address to answer to.
+    ArpRequest(Ipv4Addr, Ipv4Addr, [u8; 6]),
     /// An answer to an echo request: identifier, sequence number, payload.
     EchoReply(u16, u16, Vec<u8>),
     /// A datagram: source port, destination port, payload.
@@ -130,10 +141,15 @@ pub fn kind(frame: &[u8]) -> Kind {
         return Kind::Other;
     };
     if let Some(NetSlice::Arp(arp)) = &packet.net {
-        let address = <[u8; 4]>::try_from(arp.sender_protocol_addr());
+        let address = |bytes: &[u8]| <[u8; 4]>::try_from(bytes).map(Ipv4Addr::from);
+        let sender = address(arp.sender_protocol_addr());
+        let target = address(arp.target_protocol_addr());
         let mac = <[u8; 6]>::try_from(arp.sender_hw_addr());
-        return match (arp.operation(), address, mac) {
-            (ArpOperation::REPLY, Ok(address), Ok(mac)) => Kind::Arp(address.into(), mac),
+        return match (arp.operation(), sender, target, mac) {
+            (ArpOperation::REPLY, Ok(sender), _, Ok(mac)) => Kind::Arp(sender, mac),
+            (ArpOperation::REQUEST, Ok(sender), Ok(target), Ok(mac)) => {
+                Kind::ArpRequest(target, sender, mac)
+            }
             _ => Kind::Other,
         };
     }
@@ -182,7 +198,16 @@ mod tests {
         assert_eq!(kind(&udp), Kind::Udp(5, 9, b"abc".to_vec()));
         let tcp = ROUTE.tcp(5, 9, &[1; 20_000]).unwrap();
         assert_eq!(kind(&tcp), Kind::Tcp(5, 9, vec![1; 20_000]));
-        assert_eq!(ROUTE.arp().unwrap().len(), 42);
+        let Route { from, source, .. } = ROUTE;
+        let request = ROUTE.arp().unwrap();
+        assert_eq!(request.len(), 42);
+        assert_eq!(
+            kind(&request),
+            Kind::ArpRequest(ROUTE.destination, source, from)
+        );
+        let reply = ROUTE.arp_reply().unwrap();
+        assert_eq!(reply.len(), 42);
+        assert_eq!(kind(&reply), Kind::Arp(source, from));
         assert_eq!(kind(&ROUTE.echo(1, 2, 56).unwrap()), Kind::Other);
         assert_eq!(kind(&meaningless([0; 6], [0; 6], 60)), Kind::Other);
     }

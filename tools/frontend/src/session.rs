@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Status};
 use crate::control::{SET_HASH_KEY, SET_HASH_MAPPING};
+use crate::packet::Route;
 use crate::queue::Step;
 use crate::rx::{hex, Received};
 use crate::slots::{Sent, Slot};
@@ -60,6 +61,19 @@ pub enum Command {
         own: Ipv4Addr,
         /// Theirs.
         address: Ipv4Addr,
+    },
+    /// Have an echo come back from an address whose Ethernet address is known.
+    Echo {
+        /// Our address.
+        own: Ipv4Addr,
+        /// Theirs.
+        address: Ipv4Addr,
+        /// Their Ethernet address.
+        mac: [u8; 6],
+        /// Bytes of payload.
+        size: usize,
+        /// How long the answer may take, in milliseconds.
+        limit_ms: u64,
     },
     /// Put slots into the transmit ring and wait for as many responses.
     Send {
@@ -192,6 +206,22 @@ fn carry_out(vif: &mut Vif, command: Command) -> Result<Answer> {
         Command::Resolve { own, address } => {
             let limit = ms(vif.config().limit_ms);
             Answer::Mac(Station::new(vif, 0, own).resolve(address, limit)?.to)
+        }
+        Command::Echo {
+            own,
+            address,
+            mac,
+            size,
+            limit_ms,
+        } => {
+            let route = Route {
+                from: vif.mac(),
+                to: mac,
+                source: own,
+                destination: address,
+            };
+            Station::new(vif, 0, own).echo(&route, 1, size, ms(limit_ms))?;
+            Answer::Done
         }
         Command::Send {
             queue,

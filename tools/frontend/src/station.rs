@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! A station of the network with nothing but a frontend: it asks for Ethernet addresses and sends
-//! echo requests, to see whether frames get through.
+//! echo requests, to see whether frames get through. While it waits for an answer, it answers who asks
+//! for its own address: who does not get to know that has nowhere to send to.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -91,6 +92,11 @@ impl<'a> Station<'a> {
                         if let Some(answer) = wanted(&frame) {
                             return Ok(answer);
                         }
+                        if let Kind::ArpRequest(target, by, mac) = kind(&frame.data) {
+                            if target == self.own {
+                                self.tell_address(by, mac)?;
+                            }
+                        }
                         instead.frames += 1;
                         instead.latest = Some(frame);
                     }
@@ -100,6 +106,17 @@ impl<'a> Station<'a> {
                 bail!("there is no answer in {} s: {instead}", limit.as_secs());
             }
         }
+    }
+
+    /// Tells somebody our Ethernet address.
+    fn tell_address(&mut self, address: Ipv4Addr, mac: [u8; 6]) -> Result<()> {
+        let route = Route {
+            from: self.vif.mac(),
+            to: mac,
+            source: self.own,
+            destination: address,
+        };
+        self.send(&route.arp_reply()?)
     }
 
     /// The way to an address, asked for with ARP.

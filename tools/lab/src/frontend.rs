@@ -134,6 +134,17 @@ impl Frontend {
         }
     }
 
+    /// Has an echo of `size` bytes come back from `address`, whose Ethernet address is `mac`.
+    pub fn echo(&mut self, own: &str, address: &str, mac: [u8; 6], size: usize) -> Result<()> {
+        self.tell(&Command::Echo {
+            own: own.parse()?,
+            address: address.parse()?,
+            mac,
+            size,
+            limit_ms: 30_000,
+        })
+    }
+
     /// Puts slots into the transmit ring of queue 0, `data` into their pages, and waits for as many
     /// responses.
     pub fn send(&mut self, slots: &[Slot], data: &[u8], limit: Duration) -> Result<Sent> {

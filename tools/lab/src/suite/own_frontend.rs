@@ -13,6 +13,7 @@ use super::traffic::HOST;
 use super::{test, Context, Test};
 use crate::frontend::Frontend;
 use crate::guest::Guest;
+use crate::lab::Lab;
 use crate::ui;
 
 pub fn tests() -> Vec<Test> {
@@ -21,6 +22,21 @@ pub fn tests() -> Vec<Test> {
         "a frontend in user space connects, stops and starts anew, PV and PVH",
         user_space_frontend,
     )]
+}
+
+/// dom0 does not know the frontend's Ethernet address, and asks: whoever is not answered has nowhere
+/// to send to, whatever the vif does.
+fn is_asked_for_its_address(lab: &Lab, frontend: &mut Frontend, own: &str) -> Result<()> {
+    frontend.connect(&Config::default())?;
+    let mac = frontend.resolve(own, HOST)?;
+    lab.dom0().run(&format!(
+        "dev=$(ip -o route get {own} | sed 's/.* dev \\([^ ]*\\).*/\\1/'); \
+         ip neigh del {own} dev $dev"
+    ))?;
+    frontend
+        .echo(own, HOST, mac, 56)
+        .context("dom0 has to ask for the frontend's address first")?;
+    frontend.disconnect()
 }
 
 fn user_space_frontend(context: &mut Context) -> Result<()> {
@@ -66,6 +82,7 @@ fn user_space_frontend(context: &mut Context) -> Result<()> {
     );
 
     queue_by_itself(&mut frontend)?;
+    is_asked_for_its_address(&lab, &mut frontend, &own(&pv))?;
 
     // The backend goes in mid-connection: stopping frees everything all the same.
     frontend.connect(&Config::default())?;
