@@ -66,7 +66,7 @@ u16 netback_skb_csum_offset(const struct sk_buff *skb);
 unsigned int netback_skb_transport_offset(const struct sk_buff *skb);
 bool netback_pskb_may_pull(struct sk_buff *skb, unsigned int len);
 void netback_skb_tx_timestamp(struct sk_buff *skb);
-void netback_skb_orphan(struct sk_buff *skb);
+void netback_skb_disown(struct sk_buff *skb);
 struct sk_buff *netback_page_pool_skb(struct page_pool *pool, unsigned int len);
 struct page *netback_page_pool_page(struct page_pool *pool);
 struct page *netback_page_pool_frag(struct page_pool *pool, unsigned int *offset,

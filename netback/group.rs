@@ -19,6 +19,7 @@ use crate::net::napi::{
 use crate::net::page_pool::PagePool;
 use crate::net::skb_list::SkbList;
 use crate::net::transfer::Transfer;
+use crate::netif::backlog::Served;
 use crate::netif::fault::Fault;
 use crate::netif::pending::PENDING_SIZE;
 use crate::netif::share::Share;
@@ -85,9 +86,8 @@ pub(crate) struct Visit {
     fault: Option<Fault>,
     /// Frames from the guest that the batch has, and their bytes.
     pub(crate) taken: (u32, u32),
-    /// Frames to the guest that leave the backlog with this batch, and their
-    /// bytes.
-    pub(crate) served: (u32, u32),
+    /// Frames to the guest that leave the backlog with this batch.
+    pub(crate) served: Served,
 }
 
 /// One processor's worker and the queues assigned to it.
@@ -289,7 +289,7 @@ impl Worker {
                 more: false,
                 fault: None,
                 taken: (0, 0),
-                served: (0, 0),
+                served: Served::default(),
             };
             visit.queue.stats.batches.add(1);
             let served = serve(
@@ -308,7 +308,7 @@ impl Worker {
                 queue.index,
                 self.cpu,
                 visit.taken.0,
-                visit.served.0,
+                visit.served.frames.0,
             );
             // Capacity was reserved for as many visits as the loop makes.
             if self.visits.push_within_capacity(visit).is_err() {
@@ -398,15 +398,13 @@ impl Worker {
                 self.tx
                     .complete(number, &queue, work, live, &mut inbound, &mut ready);
                 self.rx.complete(number, &queue, work, live);
-                if served.0 != 0 {
-                    queue.served(served.0, served.1);
-                }
+                queue.served(&served);
                 match fault {
                     Some(fault) => queue.disable(fault),
                     None => {
                         // Capacity was reserved for as many queues as the batches
                         // of a poll have.
-                        if work.publish(&queue, taken, served)
+                        if work.publish(&queue, taken, served.frames)
                             && self.owing.push_within_capacity((*queue).clone()).is_err()
                         {
                             work.pay(&queue.stats);

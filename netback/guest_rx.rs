@@ -8,6 +8,7 @@ use crate::group::{
 };
 use crate::net::skb::SkBuff;
 use crate::netif::abi::RxWords;
+use crate::netif::backlog::Served;
 use crate::netif::fault::{
     DropReason,
     Fault, //
@@ -85,14 +86,14 @@ impl GuestRx {
 
     /// Takes frames for a guest into the batch, as many as it has buffers for and
     /// its share of the batch at most. `served` counts the frames that leave the
-    /// queue and their bytes. True if there are more that could be taken.
+    /// queue. True if there are more that could be taken.
     pub(crate) fn gather(
         &mut self,
         visit: u16,
         queue: &Queue,
         work: &mut Work,
         mut share: Share<'_>,
-        served: &mut (u32, u32),
+        served: &mut Served,
         batch: &mut Batch<'_>,
     ) -> Result<bool, Fault> {
         // As they are now, for all frames of the batch.
@@ -115,7 +116,7 @@ impl GuestRx {
                 return Ok(false);
             };
             // Dropping them takes time, too, and others wait.
-            if served.0 >= MOST_FRAMES {
+            if served.frames.0 >= MOST_FRAMES {
                 return Ok(true);
             }
             let frame = frame_of(skb);
@@ -132,7 +133,9 @@ impl GuestRx {
             } else {
                 work.patience.starve(needed);
                 if skb.deadline().left().is_some() {
-                    if work.patience.disowns() {
+                    let due = work.patience.disowns();
+                    // Whoever has missed that may have stopped at the limits.
+                    if due || work.patience.has_disowned() && queue.is_stopped() {
                         queue.disown(&mut work.pending);
                     }
                     return Ok(false);
@@ -143,8 +146,7 @@ impl GuestRx {
             let Some(skb) = work.pending.pop() else {
                 return Ok(false);
             };
-            served.0 += 1;
-            served.1 += skb.len();
+            served.add(skb.len(), skb.is_charged());
             match verdict {
                 Ok(()) => {
                     share.spend(skb.len(), needed);

@@ -21,6 +21,7 @@
 #include <linux/slab.h>
 #include <linux/workqueue.h>
 #include <net/page_pool/helpers.h>
+#include <net/sock.h>
 #include <xen/grant_table.h>
 #include <xen/page.h>
 #include <xen/xen.h>
@@ -226,9 +227,10 @@ void netback_skb_tx_timestamp(struct sk_buff *skb)
 	skb_tx_timestamp(skb);
 }
 
-void netback_skb_orphan(struct sk_buff *skb)
+void netback_skb_disown(struct sk_buff *skb)
 {
-	skb_orphan(skb);
+	if (!skb->sk || !sk_fullsock(skb->sk) || !sk_is_tcp(skb->sk))
+		skb_orphan(skb);
 }
 
 struct sk_buff *netback_page_pool_skb(struct page_pool *pool, unsigned int len)

@@ -484,10 +484,25 @@ impl SkBuff {
         }
     }
 
-    /// The frame does not count against its sender's socket any more.
+    /// Notes whether the frame counts against the limits of its transmit queue.
+    #[inline]
+    pub(crate) fn set_charged(&mut self, charged: bool) {
+        // SAFETY: as in `set_deadline`.
+        unsafe { self.scratch().add(3).write(charged.into()) };
+    }
+
+    /// What [`SkBuff::set_charged`] noted.
+    #[inline]
+    pub(crate) fn is_charged(&self) -> bool {
+        // SAFETY: as in `deadline`.
+        unsafe { self.scratch().add(3).read() != 0 }
+    }
+
+    /// The frame does not count against its sender's socket any more, unless that is
+    /// a TCP connection: nobody else's frames wait for its memory.
     pub(crate) fn disown(&mut self) {
         // SAFETY: the buffer is ours.
-        unsafe { bindings::netback_skb_orphan(self.0.as_ptr()) };
+        unsafe { bindings::netback_skb_disown(self.0.as_ptr()) };
     }
 
     /// Notes that the frame was handed to the (virtual) wire.

@@ -177,18 +177,26 @@ impl SkbList {
         }
     }
 
-    /// No frame counts against its sender's socket any more.
-    pub(crate) fn disown(&mut self) {
+    /// No frame counts against its sender's socket any more ([`SkBuff::disown`]), nor
+    /// against the limits of its transmit queue. Returns how many frames did until now,
+    /// and their bytes.
+    pub(crate) fn disown(&mut self) -> (u32, u32) {
+        let mut charged = (0, 0);
         let mut skb = self.first;
 
         while let Some(this) = NonNull::new(skb) {
             // SAFETY: the list's buffers are ours; the one that is borrowed here stays
             // on the list.
-            unsafe {
-                core::mem::ManuallyDrop::new(SkBuff::from_raw(this)).disown();
-                skb = *next(this);
+            let mut frame = core::mem::ManuallyDrop::new(unsafe { SkBuff::from_raw(this) });
+            frame.disown();
+            if frame.is_charged() {
+                frame.set_charged(false);
+                charged = (charged.0 + 1, charged.1 + frame.len());
             }
+            // SAFETY: as above.
+            skb = unsafe { *next(this) };
         }
+        charged
     }
 
     /// Hands received frames to the network stack, all together.

@@ -14,6 +14,31 @@ pub const MOST_BYTES: u64 = RING_SIZE as u64 / 2 * PAGE_SIZE as u64;
 /// all that belongs to it, which is about a KiB.
 pub const MOST_FRAMES: u64 = 4 * RING_SIZE as u64;
 
+/// Frames that have left the backlog, delivered or dropped.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Served {
+    /// How many, and their bytes.
+    pub frames: (u32, u32),
+    /// Those among them that still counted against the limits of their transmit queue.
+    pub charged: (u32, u32),
+}
+
+impl Served {
+    /// Counts one more of them, of `len` bytes.
+    #[inline]
+    pub fn add(&mut self, len: u32, charged: bool) {
+        let one = |(frames, bytes): &mut (u32, u32)| {
+            *frames += 1;
+            *bytes += len;
+        };
+
+        one(&mut self.frames);
+        if charged {
+            one(&mut self.charged);
+        }
+    }
+}
+
 /// A frame in a count of frames and bytes; what is below it are the bytes.
 const FRAME: u64 = 1 << 40;
 

@@ -22,7 +22,8 @@ pub enum Hold {
     /// Those that should not wait: a large one, or many. It looks for the others in a little
     /// while.
     ForCompany = 1,
-    /// None: there are some already, and no buffers for them. An event comes with these.
+    /// None: there are some already, and no buffers for them. An event comes with these. Only
+    /// that the sender was stopped it has to know: it may be about to lift that.
     ForBuffers = 2,
 }
 
@@ -55,7 +56,7 @@ impl Hold {
         match self {
             Self::Nothing => true,
             Self::ForCompany => len > SMALL_FRAME || waiting() >= HOLD_BYTES || full(),
-            Self::ForBuffers => false,
+            Self::ForBuffers => full(),
         }
     }
 }

@@ -126,6 +126,9 @@ reasons! {
         /// Guest receive: waited too long for buffers.
         Expired = "expired",
             "waited too long for buffers";
+        /// Guest receive: too much waits for buffers already.
+        BacklogFull = "backlog_full",
+            "too much waits for buffers already";
         /// Guest receive: more than the frontend can take as one frame.
         TooLong = "too_long",
             "more than the frontend can take as one frame";

@@ -18,7 +18,8 @@ use crate::net::skb_list::{
 use crate::net::transmit_queue::TransmitQueue;
 use crate::netif::backlog::{
     count,
-    Backlog, //
+    Backlog,
+    Served, //
 };
 use crate::netif::company::Hold;
 use crate::netif::fault::{
@@ -122,7 +123,8 @@ pub(crate) struct Queue {
     /// Which frames on the backlog the worker is told of, a [`Hold`]. Written
     /// by the worker.
     hold: Atomic<u32>,
-    /// Frames do not count against their senders. Written by the worker.
+    /// Frames wait for buffers for longer than a moment: they count neither against
+    /// their senders nor against the transmit queue. Written by the worker.
     disowns: Atomic<bool>,
     /// How far the queue is asked to go, a [`Departure`], and how far the worker has
     /// let it.
@@ -184,9 +186,11 @@ impl Queue {
     /// Takes a frame for the guest. With softirqs off and the transmit queue's
     /// lock held.
     ///
-    /// The frame stays its sender's until it is delivered, or has waited for
-    /// buffers of the guest's for longer than a moment: that is what holds back a
-    /// local TCP, as with any network card.
+    /// The frame stays its sender's until it is delivered, and the transmit queue is
+    /// stopped when enough waits: that is what holds back who sends, as with any
+    /// network card. Not so once the guest has left frames waiting for longer than a
+    /// moment: who sends may serve all guests, and what the stack keeps back for this
+    /// one would be taken from the others. What comes beyond the limits is dropped.
     #[inline]
     pub(crate) fn transmit(this: ArcBorrow<'_, Entry<Self>>, skb: SkBuff) {
         let len = skb.len();
@@ -216,11 +220,31 @@ impl Queue {
         if !skb.destination().is_none_or(|to| self.terms.passes(&to)) {
             return Err(DropReason::MulticastFiltered);
         }
+        let disowns = self.disowns.load(Relaxed);
+        if disowns && self.waiting().is_full() {
+            return Err(DropReason::BacklogFull);
+        }
         skb.stamp_transmit();
         skb.note_hash(self.terms.hash(&skb));
         skb.set_deadline(Tick::now().after(self.time_outs.drain));
-        let queue = &self.outlet;
+        skb.set_charged(!disowns);
         self.queued.add(count(1, len));
+        let more = if disowns {
+            skb.disown();
+            self.outlet.expects_more()
+        } else {
+            self.charge(len)
+        };
+        self.backlog.push(skb);
+        Ok(more)
+    }
+
+    /// Counts a frame of `len` bytes against the limits of the transmit queue, which
+    /// it may stop. True if the stack is sure to send another one at once.
+    #[inline]
+    fn charge(&self, len: u32) -> bool {
+        let queue = &self.outlet;
+
         if self.waiting().is_full() {
             queue.stop();
             // The worker may have made room before it could see the stop.
@@ -229,12 +253,7 @@ impl Queue {
                 queue.wake();
             }
         }
-        let more = queue.sent(len);
-        if self.disowns.load(Relaxed) {
-            skb.disown();
-        }
-        self.backlog.push(skb);
-        Ok(more)
+        queue.sent(len)
     }
 
     /// Whether the worker has to look at the backlog: it is asked by who has put a
@@ -268,14 +287,31 @@ impl Queue {
     }
 
     /// The worker is done with frames to the guest, delivered or dropped.
-    pub(crate) fn served(&self, packets: u32, bytes: u32) {
+    pub(crate) fn served(&self, served: &Served) {
+        let (frames, bytes) = served.frames;
+        if frames == 0 {
+            return;
+        }
+        self.release(served.charged);
+        self.served.add(count(frames, bytes));
+        // Pairs with the barrier in `charge`.
+        barrier::smp_mb();
+        if self.waiting().has_room() {
+            self.restart();
+        }
+    }
+
+    /// So many frames and bytes do not count against the limits of the transmit queue
+    /// any more.
+    fn release(&self, (frames, bytes): (u32, u32)) {
+        self.outlet.completed(frames, bytes);
+    }
+
+    /// Lets the stack transmit again, if it was stopped.
+    fn restart(&self) {
         let queue = &self.outlet;
 
-        queue.completed(packets, bytes);
-        self.served.add(count(packets, bytes));
-        // Pairs with the barrier in `admit`.
-        barrier::smp_mb();
-        if queue.is_stopped() && self.waiting().has_room() && !self.link.is_leaving() {
+        if queue.is_stopped() && !self.link.is_leaving() {
             queue.wake();
             // The connection first says that it leaves, then stops all queues. If that
             // is not seen here, the queue is stopped after it was woken.
@@ -287,11 +323,23 @@ impl Queue {
     }
 
     /// Frames wait for buffers, for longer than a moment: those here, and those
-    /// that come as long as there are none, do not count against their senders.
+    /// that come as long as there are none, count neither against their senders nor
+    /// against the limits of the transmit queue, which is not stopped for them.
+    ///
+    /// A transmitter that does not see this yet may still stop the queue. Taking the
+    /// backlog is a full barrier, as is pushing: either that stop is seen here, or the
+    /// transmitter sees, in [`Queue::wants_worker`], that it has to tell the worker,
+    /// which then does this again.
     pub(crate) fn disown(&self, pending: &mut SkbList) {
         self.disowns.store(true, Relaxed);
         pending.append(self.backlog.take());
-        pending.disown();
+        self.release(pending.disown());
+        self.restart();
+    }
+
+    /// Whether the stack transmits no more until something is done about it.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.outlet.is_full()
     }
 
     /// Whether the guest is served. Not after a fault.

@@ -2,7 +2,7 @@
 
 //! How much may wait for a guest.
 
-use netif::backlog::{count, Backlog, MOST_BYTES, MOST_FRAMES};
+use netif::backlog::{count, Backlog, Served, MOST_BYTES, MOST_FRAMES};
 
 /// How many frames of so many bytes are taken before the queue is stopped, and how many have to go
 /// before it is woken.
@@ -63,6 +63,16 @@ fn memory_of_small_frames_is_bounded() {
     let (frames, _) = bounds(60, 0);
     assert!(frames * 1280 < 1500 * 1024);
     assert_eq!((MOST_BYTES, MOST_FRAMES), (512 * 1024, 1024));
+}
+
+#[test]
+fn what_leaves_is_counted_and_what_was_charged_once_more() {
+    let mut served = Served::default();
+    for (len, charged) in [(60, true), (1514, false), (65_535, true), (0, false)] {
+        served.add(len, charged);
+    }
+    assert_eq!(served.frames, (4, 67_109));
+    assert_eq!(served.charged, (2, 65_595));
 }
 
 #[test]

@@ -75,7 +75,8 @@ fn a_stream_from_a_guest_holds_back_its_slots_alone() {
 fn a_hold_ends_with_a_large_frame_or_many() {
     let never = || unreachable!("not asked");
     assert!(Hold::Nothing.ends(60, never, || unreachable!("not asked")));
-    assert!(!Hold::ForBuffers.ends(u32::MAX, never, || unreachable!("not asked")));
+    assert!(!Hold::ForBuffers.ends(u32::MAX, never, || false));
+    assert!(Hold::ForBuffers.ends(60, never, || true));
     for (len, waiting, full, ends) in [
         (SMALL_FRAME, HOLD_BYTES - 1, false, false),
         (SMALL_FRAME + 1, 0, false, true),

@@ -84,7 +84,12 @@ fn counters(lab: &Lab, interface: &str) -> Result<BTreeMap<String, u64>> {
 }
 
 /// What the host sends when it pleases counts here, if nobody takes it.
-const NOT_OURS: [&str; 3] = ["drop_not_connected", "drop_expired", "drop_purged"];
+const NOT_OURS: [&str; 4] = [
+    "drop_not_connected",
+    "drop_expired",
+    "drop_backlog_full",
+    "drop_purged",
+];
 
 /// What has been counted of faults, and of drops of what the guest sent, since `before`.
 fn reasons(before: &BTreeMap<String, u64>, now: &BTreeMap<String, u64>) -> Vec<(String, u64)> {
