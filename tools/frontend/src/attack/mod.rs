@@ -36,6 +36,10 @@ const UNANSWERED: Duration = Duration::from_millis(150);
 /// How long a backend may take to walk from one state to another.
 const WALK_MS: u64 = 30_000;
 
+/// How long `state-storm` needs to be given at least for all its states to be wanted. It ends when
+/// they are written.
+pub const STATES_TIME: Duration = Duration::from_secs(180);
+
 /// One attack.
 pub struct Attack {
     /// What it is called.
@@ -77,6 +81,7 @@ pub struct Arena<'a> {
     vif: &'a mut Vif,
     rng: Rng,
     until: Instant,
+    time: Duration,
     route: Route,
 }
 
@@ -95,6 +100,7 @@ impl<'a> Arena<'a> {
             vif,
             rng: Rng::with_seed(seed),
             until: Instant::now() + time,
+            time,
             route,
         })
     }

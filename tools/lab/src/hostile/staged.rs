@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
+use netback_frontend::attack::STATES_TIME;
 
 use super::field::{Field, STALL_MS, VIF};
 use super::Options;
@@ -49,13 +50,15 @@ pub fn carry_out(field: &Field, name: &str, options: &Options) -> Result<Seen> {
     match name {
         "event-storm" | "event-storm-single" => storm(field, name, options),
         "never-reads" => stall(field, name, options),
-        "state-storm" => plain(field, name, options, options.seconds.max(STATES_SECONDS)),
+        "state-storm" => plain(
+            field,
+            name,
+            options,
+            options.seconds.max(STATES_TIME.as_secs()),
+        ),
         _ => plain(field, name, options, options.seconds),
     }
 }
-
-/// How long 10,000 states may take to be written.
-const STATES_SECONDS: u64 = 180;
 
 fn plain(field: &Field, name: &str, options: &Options, seconds: u64) -> Result<Seen> {
     let limit = field.attack_limit(seconds);
