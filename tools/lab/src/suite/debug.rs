@@ -58,6 +58,9 @@ pub const QUICK: &[&str] = &[
     "kasan-traffic",
     "kasan-attacks",
     "kasan-leaks",
+    "reload-in-traffic",
+    "lockdep-leaks",
+    "lockdep-kunit",
 ];
 
 /// In a driver domain with KASAN.

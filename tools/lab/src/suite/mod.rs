@@ -552,6 +552,18 @@ mod tests {
     }
 
     #[test]
+    fn a_quick_look_has_tests_of_both_kernels_and_no_others() {
+        for tests in [kasan(), lockdep()] {
+            let mut names = tests.iter().flatten().map(|test| test.name);
+            assert!(names.any(|name| QUICK_DEBUG.contains(&name)));
+        }
+        for name in QUICK_DEBUG {
+            let mut all = kasan().into_iter().chain(lockdep()).flatten();
+            assert!(all.any(|test| test.name == *name), "{name} is no test");
+        }
+    }
+
+    #[test]
     fn the_table_of_rules_names_every_test_and_none_that_is_not() {
         let table = include_str!("../../../../Documentation/rules.md");
         let named: BTreeSet<&str> = table
