@@ -38,7 +38,7 @@ const WALK_MS: u64 = 30_000;
 
 /// How long `state-storm` needs to be given at least for all its states to be wanted. It ends when
 /// they are written.
-pub const STATES_TIME: Duration = Duration::from_secs(180);
+pub const STATES_TIME: Duration = Duration::from_secs(1800);
 
 /// One attack.
 pub struct Attack {
