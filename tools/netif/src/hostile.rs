@@ -87,8 +87,8 @@ impl MakeSlot for TxWords {
             // An extra info, of a type that exists more often than not.
             2 => {
                 let [a, b] = ExtraInfo {
-                    kind: tag >> 2 & 7,
-                    flags: tag >> 5 & 1,
+                    kind: (tag >> 2) & 7,
+                    flags: (tag >> 5) & 1,
                     payload: [source.u8(), source.u8(), source.u8(), 0, 0, 1],
                 }
                 .to_words();

@@ -108,7 +108,7 @@ fn judge_one(slots: &[TxWords], fatal_slots: u32) -> Result<(Chain, usize), Faul
             return Err(Fault::ExtraType);
         }
         extras[kind] = Some(words);
-        more = words[0] >> 8 & 1 != 0;
+        more = (words[0] >> 8) & 1 != 0;
     }
 
     let mut others = Vec::new();

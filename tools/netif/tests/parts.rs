@@ -526,7 +526,7 @@ mod hash {
         let bit = |bytes: &[u8], at: usize| {
             bytes
                 .get(at / 8)
-                .is_some_and(|byte| byte >> (7 - at % 8) & 1 != 0)
+                .is_some_and(|byte| (byte >> (7 - at % 8)) & 1 != 0)
         };
         let mut value = 0;
         for at in 0..data.len() * 8 {

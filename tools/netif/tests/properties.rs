@@ -183,7 +183,7 @@ proptest! {
             if under_way.len() == batch {
                 for packet in under_way.drain(..) {
                     for (n, slot) in packet.slots().iter().enumerate() {
-                        let status = status(failures >> n & 1 != 0);
+                        let status = status((failures >> n) & 1 != 0);
                         ring.answer(slot.id, status);
                         expected.push((slot.id, status));
                     }
@@ -255,7 +255,7 @@ proptest! {
             if sent != 0 {
                 prop_assert!(notify, "the frontend sleeps");
             }
-            idle_backend = idle >> (round % 16) & 1 != 0;
+            idle_backend = (idle >> (round % 16)) & 1 != 0;
             if idle_backend {
                 prop_assert_eq!(ring.rearm(), Ok(false));
             }
@@ -302,7 +302,7 @@ proptest! {
                 let index = ring.respond(words);
                 if matches!(slot, SlotUse::Data { .. }) {
                     ids.push(request.id);
-                    let fails = failures >> (n % 64) & 1 != 0;
+                    let fails = (failures >> (n % 64)) & 1 != 0;
                     if fails {
                         ring.amend(index, failed(words));
                     }

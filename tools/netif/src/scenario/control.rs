@@ -87,11 +87,11 @@ impl Model {
         let bit = |bytes: &[u8], at: usize| {
             bytes
                 .get(at / 8)
-                .is_some_and(|byte| byte << (at % 8) & 0x80 != 0)
+                .is_some_and(|byte| (byte << (at % 8)) & 0x80 != 0)
         };
         (0..8 * data.len())
             .filter(|&at| bit(data, at))
-            .map(|at| (0..32).fold(0, |word, i| word << 1 | u32::from(bit(&self.key, at + i))))
+            .map(|at| (0..32).fold(0, |word, i| (word << 1) | u32::from(bit(&self.key, at + i))))
             .fold(0, |hash, word| hash ^ word)
     }
 
@@ -169,7 +169,7 @@ impl Frame {
                 .extend(if service { [0x88, 0xa8] } else { [0x81, 0] });
             frame.fill(source, 2);
         }
-        match shape >> 2 & 3 {
+        match (shape >> 2) & 3 {
             0 => frame.ipv4(source),
             1 => frame.ipv6(source),
             // ARP.
@@ -198,7 +198,7 @@ impl Frame {
             5 + options
         };
         self.bytes
-            .extend([8, 0, ip << 4 | words as u8, 0, 0, 0, 0, 0]);
+            .extend([8, 0, (ip << 4) | words as u8, 0, 0, 0, 0, 0]);
         let fragment = match fragment & 7 {
             // More to come, or not the first; or the flag not to fragment, which is no matter.
             0 => [0x20, 0],
@@ -234,7 +234,7 @@ impl Frame {
         self.bytes.extend([kinds.next().unwrap_or(last), 64]);
         let addresses = self.fill(source, 32);
         for bits in &extensions {
-            let units = bits >> 2 & 1;
+            let units = (bits >> 2) & 1;
             self.bytes.extend([kinds.next().unwrap_or(last), units]);
             self.fill(source, 6 + 8 * usize::from(units));
         }

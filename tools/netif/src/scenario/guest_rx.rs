@@ -45,7 +45,7 @@ pub fn rx_frame(source: &Source<'_>) -> RxFrame {
             1 => source.u16().into(),
             _ => u32::from(source.u8()) * 4096 / 8 + 1,
         },
-        checksum: match flags >> 2 & 3 {
+        checksum: match (flags >> 2) & 3 {
             0 => Checksum::None,
             1 => Checksum::Blank,
             _ => Checksum::Validated,

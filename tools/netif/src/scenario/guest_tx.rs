@@ -146,7 +146,7 @@ impl Transmit<'_, '_, '_> {
             let mut nth = 0;
             let mut status = || {
                 nth += 1;
-                if failures >> (nth % 16) & 1 != 0 {
+                if (failures >> (nth % 16)) & 1 != 0 {
                     abi::RSP_ERROR
                 } else {
                     abi::RSP_OKAY
