@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Prints the path of a cargo that can build the tools, installing one if need be.
+#
+#	bootstrap.sh clippy	the same, of one that has clippy
 set -eu
 
 minimum=85
@@ -39,6 +41,22 @@ install() {
 		{ apt-get update >&2 && apt-get install -y --no-install-recommends "$@" >&2; } ||
 		fail "apt-get cannot install $*; is there a network?"
 }
+
+if [ "${1:-}" = clippy ]; then
+	cargo=$(find_cargo) || fail "there is no cargo yet"
+	PATH=$(dirname "$cargo"):$PATH
+	if ! "$cargo" clippy --version >/dev/null 2>&1; then
+		# Of another version than the compiler it would not run, so all are brought to the same.
+		case "$(dpkg -S "$(readlink -f "$cargo")" 2>/dev/null)" in
+		cargo-web:*) install cargo-web rustc-web rust-web-clippy ;;
+		cargo:*) install cargo rustc rust-clippy ;;
+		*) fail "$cargo has no clippy, and is not Debian's; rustup component add clippy" ;;
+		esac
+		"$cargo" clippy --version >/dev/null || fail "$cargo has no clippy even now"
+	fi
+	echo "$cargo"
+	exit 0
+fi
 
 if cargo=$(find_cargo) && command -v cc >/dev/null && [ -e /usr/lib/x86_64-linux-gnu/libc.a ]; then
 	echo "$cargo"
