@@ -104,7 +104,7 @@ impl Control {
         self.next_id = id.wrapping_add(1);
         let [a, b, c] = data;
         self.ring
-            .push([u32::from(id) | u32::from(kind) << 16, a, b, c]);
+            .push([u32::from(id) | (u32::from(kind) << 16), a, b, c]);
         if self.ring.publish() {
             self.channel.notify()?;
         }

@@ -235,7 +235,7 @@ impl Sink<'_> {
     fn take(&mut self, words: [u32; 2]) {
         self.count.slots += 1;
         if self.in_extras {
-            self.in_extras = words[0] >> 8 & u32::from(EXTRA_FLAG_MORE) != 0;
+            self.in_extras = (words[0] >> 8) & u32::from(EXTRA_FLAG_MORE) != 0;
         } else {
             let response = RxResponse::from_words(words);
             self.more = response.flags & RXF_MORE_DATA != 0;

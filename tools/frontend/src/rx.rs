@@ -32,7 +32,7 @@ pub mod hex {
         text.as_bytes()
             .chunks(2)
             .map(|pair| match *pair {
-                [high, low] => Ok(digit(high)? << 4 | digit(low)?),
+                [high, low] => Ok((digit(high)? << 4) | digit(low)?),
                 _ => Err(D::Error::custom("an odd number of digits")),
             })
             .collect()

@@ -87,7 +87,7 @@ impl SharedPages {
         argument[0] = u32::from(domid) | flags;
         argument[1] = pages as u32;
         ioctl(&file, GNTALLOC_ALLOC, &mut argument)?;
-        let index = u64::from(argument[2]) | u64::from(argument[3]) << 32;
+        let index = u64::from(argument[2]) | (u64::from(argument[3]) << 32);
         let pages = Self::map(file, index, pages, false)?;
         let references = argument[4..4 + pages.length / PAGE].to_vec();
         Ok((pages, references))
@@ -102,7 +102,7 @@ impl SharedPages {
             argument.extend([u32::from(domid), reference]);
         }
         ioctl(&file, GNTDEV_MAP, &mut argument)?;
-        let index = u64::from(argument[2]) | u64::from(argument[3]) << 32;
+        let index = u64::from(argument[2]) | (u64::from(argument[3]) << 32);
         Self::map(file, index, references.len(), true)
     }
 

@@ -94,7 +94,7 @@ fn checksum(data: &[u8]) -> u16 {
         .chunks(2)
         .map(|pair| {
             let low = pair.get(1).copied().unwrap_or(0);
-            u32::from(pair[0]) << 8 | u32::from(low)
+            (u32::from(pair[0]) << 8) | u32::from(low)
         })
         .sum();
     let folded = (sum & 0xffff) + (sum >> 16);

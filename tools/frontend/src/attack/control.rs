@@ -167,7 +167,7 @@ fn rewrite_requests(arena: &mut Arena<'_>) -> Result<u32> {
             let kind = rng.u32(..9);
             control
                 .ring()
-                .push([kind << 16 | 1, gref, rng.u32(..130), rng.u32(..130)]);
+                .push([(kind << 16) | 1, gref, rng.u32(..130), rng.u32(..130)]);
             published += 1;
         }
         let _ = control.ring().publish();

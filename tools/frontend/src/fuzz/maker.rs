@@ -194,7 +194,7 @@ impl Maker<'_> {
                 extra(self.rng.u8(6..), self.rng.u32(..)),
             ],
             3 => vec![request(TXF_EXTRA_INFO, 0, 100), extra(1, 0)],
-            4 => vec![request(TXF_EXTRA_INFO, 0, 100), extra(1, 5 | 7 << 16)],
+            4 => vec![request(TXF_EXTRA_INFO, 0, 100), extra(1, 5 | (7 << 16))],
             _ => vec![request(0, 0, self.rng.u16(4097..))],
         }
     }
