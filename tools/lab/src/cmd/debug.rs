@@ -13,7 +13,7 @@ use netback_lab::Driver;
 /// Which kernel.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum KernelName {
-    /// With KASAN, in a PV driver domain: the emulator spoils PVH ones now and then.
+    /// With KASAN, in a PVH driver domain.
     Kasan,
     /// With lockdep, in a PV dom0.
     Lockdep,

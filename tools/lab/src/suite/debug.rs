@@ -177,9 +177,10 @@ fn rig(context: &mut Context) -> Result<Rig> {
         }
         let lab = context.lab()?;
         let step = ui::step("booting a driver domain with KASAN");
+        // KASAN's shadow is not there yet when a PV domain begins with what is instrumented.
         let driver = lab
             .guest()
-            .pv()
+            .pvh()
             .vcpus(2)
             .memory(768)
             .kernel(GuestKernel::Debug(DebugKernel::Kasan))

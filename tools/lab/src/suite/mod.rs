@@ -123,8 +123,8 @@ pub fn lifecycle() -> Vec<Vec<Test>> {
     ]
 }
 
-/// Tests of a driver domain whose kernel has KASAN. It is PV, because the emulator delivers
-/// interrupts to PVH domains twice now and then.
+/// Tests of a PVH driver domain whose kernel has KASAN: a PV one does not come to life
+/// with it.
 pub fn kasan() -> Vec<Vec<Test>> {
     vec![debug::in_driver_domain()]
 }
