@@ -13,7 +13,7 @@ cd "$(dirname "$(readlink -f "$0")")/.." || exit 1
 passed=0
 failed=0
 skipped=
-# Lab tests that were run a second time, because the emulator had spoilt the first.
+# Runs of lab tests that were made anew, because the emulator had spoilt the first.
 again=0
 what=${1:-test}
 mkdir -p build
