@@ -394,6 +394,9 @@ cd /sys/kernel/debug
 start=$(cat /sys/module/netback/sections/.text)
 size=$(awk '$1 == "netback" { print $2 }' /proc/modules)
 [ -n "$start" ] && [ -n "$size" ] || exit 1
+# Modules are in the uppermost 4 GiB, and the shell has signed numbers.
+low=${start#0xffffffff}
+[ $low != $start ] || exit 1
 for kind in failslab fail_page_alloc; do
 	( cd $kind || exit 1
 	echo 0 > probability
@@ -403,7 +406,7 @@ for kind in failslab fail_page_alloc; do
 	[ ! -e ignore-gfp-highmem ] || echo N > ignore-gfp-highmem
 	[ ! -e min-order ] || echo 0 > min-order
 	echo $start > require-start
-	printf '0x%x\n' $((start + size)) > require-end
+	printf '0xffffffff%08x\n' $((0x$low + size)) > require-end
 	echo 32 > stacktrace-depth
 	echo 1 > interval
 	echo 0 > space
