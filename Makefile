@@ -98,7 +98,7 @@ test:
 check:
 	@tools/test.sh all
 
-# On kernels with KASAN and with lockdep, which are built the first time.
+# On kernels with KASAN, with lockdep and with KCSAN, which are built the first time.
 test-debug:
 	@$(LAB) test-debug
 
@@ -148,7 +148,7 @@ help:
 	@echo 'To see it work (needs root on Debian 12 or 13, and a network the first time):'
 	@echo '  make demo             Xen, a stock dom0 kernel, netback.ko and two guests, in an emulator'
 	@echo '  make test             tests on the host, then in the lab'
-	@echo '  make test-debug       tests on kernels with KASAN and with lockdep, which are built first'
+	@echo '  make test-debug       tests on kernels with KASAN, lockdep and KCSAN, which are built first'
 	@echo '  make bench            this module and xen-netback side by side, in time that counts'
 	@echo '                        instructions; build/bench/report.html shows the figures'
 	@echo '  make bench-quick      key figures, held against the record in Documentation/bench'

@@ -17,6 +17,8 @@ enum KernelName {
     Kasan,
     /// With lockdep, in a PV dom0.
     Lockdep,
+    /// With KCSAN, in a PVH driver domain.
+    Kcsan,
 }
 
 #[derive(Args)]
@@ -41,7 +43,7 @@ impl DebugArgs {
     fn kernels(&self) -> Vec<KernelName> {
         match self.kernel {
             Some(kernel) => vec![kernel],
-            None => vec![KernelName::Kasan, KernelName::Lockdep],
+            None => KernelName::value_variants().to_vec(),
         }
     }
 
@@ -49,6 +51,7 @@ impl DebugArgs {
         let mut suites = match kernel {
             KernelName::Kasan => suite::kasan(),
             KernelName::Lockdep => suite::lockdep(),
+            KernelName::Kcsan => suite::kcsan(),
         };
         for tests in &mut suites {
             tests.retain(|test| !self.quick || suite::QUICK_DEBUG.contains(&test.name));
@@ -76,13 +79,16 @@ pub fn run(args: &DebugArgs) -> Result<ExitCode> {
         let which = match kernel {
             KernelName::Kasan => DebugKernel::Kasan,
             KernelName::Lockdep => DebugKernel::Lockdep,
+            KernelName::Kcsan => DebugKernel::Kcsan,
         };
         setup::ensure()?.module_tree(GuestKernel::Debug(which))?;
         if args.build {
             continue;
         }
         let context = || match kernel {
-            KernelName::Kasan => Context::new(Driver::Netback, ""),
+            KernelName::Kasan | KernelName::Kcsan => {
+                Context::new(Driver::Netback, "").driver_kernel(which)
+            }
             KernelName::Lockdep => Context::new(Driver::Netback, "").debug_kernel(which),
         };
         sum.add(suite::run(context, suites, 1, &[]));

@@ -53,7 +53,7 @@ enum Command {
     Hostile(HostileArgs),
     /// Run the tests.
     Test(TestArgs),
-    /// Run tests on kernels with KASAN and with lockdep, which are built first.
+    /// Run tests on kernels with KASAN, lockdep and KCSAN, which are built first.
     TestDebug(debug::DebugArgs),
     /// Run the tests of the life cycle, also those that take long.
     Lifecycle(LifecycleArgs),

@@ -25,6 +25,9 @@ pub enum DebugKernel {
     Kasan,
     /// What freed memory holds. It boots as a PV dom0.
     Lockdep,
+    /// Whether two processors use the same memory at once without a mark, in C and in Rust. It boots
+    /// as a PVH domain; as PV it takes harm from being watched while it switches contexts.
+    Kcsan,
 }
 
 /// The configuration that both have.
@@ -46,6 +49,7 @@ impl DebugKernel {
         match self {
             Self::Kasan => "kasan",
             Self::Lockdep => "lockdep",
+            Self::Kcsan => "kcsan",
         }
     }
 
@@ -53,6 +57,7 @@ impl DebugKernel {
         let own = match self {
             Self::Kasan => include_str!("../../assets/debug/kasan.config"),
             Self::Lockdep => include_str!("../../assets/debug/lockdep.config"),
+            Self::Kcsan => include_str!("../../assets/debug/kcsan.config"),
         };
         format!("{COMMON}{own}")
     }
@@ -69,6 +74,15 @@ impl DebugKernel {
             out.extend(KASAN_LEFT_OUT.iter().map(leave_out));
         }
         out
+    }
+
+    /// What changes in its source: a shell script, run in the tree. The kernel's build instruments C for
+    /// KCSAN, and leaves Rust out, though the compilers share what does that.
+    fn patch(self) -> &'static str {
+        match self {
+            Self::Kasan | Self::Lockdep => "",
+            Self::Kcsan => include_str!("../../assets/debug/kcsan.sh"),
+        }
     }
 
     /// The settings of its configuration; the others are off.
@@ -116,7 +130,8 @@ fn root_name(sdk: &Sdk) -> String {
 fn kernel_name(sdk: &Sdk, which: DebugKernel) -> String {
     let tree = sdk.tree.file_name().unwrap_or_default().to_string_lossy();
     let arguments = which.arguments().join(" ");
-    let key = cache::key(&[RECIPE, &root_name(sdk), &tree, &which.config(), &arguments]);
+    let recipe = format!("{RECIPE}{}", which.patch());
+    let key = cache::key(&[&recipe, &root_name(sdk), &tree, &which.config(), &arguments]);
     format!("debugkernel-{}-{key}", which.name())
 }
 
@@ -200,6 +215,11 @@ fn build(sdk: &Sdk, root: &Path, which: DebugKernel, path: &Path) -> Result<()> 
     make("clean", "mrproper")?;
     // What the distribution calls its kernel.
     cache::remove(&path.join("localversion-debian"))?;
+    run_logged(
+        in_root.command("sh")?.args(["-e", "-c", which.patch()]),
+        &sdk.cache.log(&format!("{name}-patch")),
+        "changing the source",
+    )?;
     make("config", "KCONFIG_ALLCONFIG=lab.config allnoconfig")?;
     let config = fs::read_to_string(path.join(".config"))?;
     let lost: Vec<String> = which

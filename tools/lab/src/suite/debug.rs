@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The backend in kernels that watch themselves: in a driver domain with KASAN, in a dom0 with
+//! The backend in kernels that watch themselves: in a driver domain with KASAN or KCSAN, in a dom0 with
 //! lockdep. Whatever these report fails the test.
 
 use std::sync::Arc;
@@ -61,6 +61,7 @@ pub const QUICK: &[&str] = &[
     "reload-in-traffic",
     "lockdep-leaks",
     "lockdep-kunit",
+    "kcsan-traffic",
 ];
 
 /// In a driver domain with KASAN.
@@ -117,6 +118,72 @@ pub fn in_driver_domain() -> Vec<Test> {
     ]
 }
 
+/// In a driver domain with KCSAN: what processors share, and when.
+pub fn races() -> Vec<Test> {
+    vec![
+        test(
+            "kcsan-traffic",
+            "hashed transfers both ways through a driver domain with KCSAN, several queues",
+            |context| watched(context, "traffic", traffic),
+        ),
+        test(
+            "kcsan-attach-detach",
+            "vifs come and go beside traffic, under KCSAN",
+            |context| watched(context, "attach-detach", attach_detach),
+        ),
+        test(
+            "kcsan-rebind",
+            "the vif unbound and bound, the module reloaded, in mid-traffic under KCSAN",
+            |context| watched(context, "rebind", rebind),
+        ),
+        test(
+            "kcsan-destroy",
+            "a guest reboots, and one is destroyed in mid-traffic, under KCSAN",
+            |context| watched(context, "destroy", destroy),
+        ),
+        test(
+            "kcsan-attacks",
+            "every attack of the user-space frontend, under KCSAN",
+            |context| watched(context, "attacks", attacks),
+        ),
+        test(
+            "kcsan-fuzz",
+            "random slots against a model, under KCSAN",
+            |context| watched(context, "fuzz", random),
+        ),
+        test(
+            "kcsan-watches",
+            "how many accesses were watched in all that, and how many races there were",
+            |context| watched(context, "watches", watches),
+        ),
+    ]
+}
+
+/// After how many accesses KCSAN watches one: ten times as often as it does by itself, for the
+/// emulated processors do little.
+const SKIP_WATCH: u32 = 400;
+/// How many accesses must have been watched at the least.
+const WATCHES: u64 = 10_000;
+
+/// What KCSAN has counted. Races of the module's have failed their test already.
+fn watches(_: &mut Context, rig: &Rig) -> Result<()> {
+    let counters = rig.driver.run("cat /sys/kernel/debug/kcsan")?.stdout;
+    let count = |name: &str| {
+        let mut lines = counters.lines().filter_map(|line| line.split_once(':'));
+        let (_, value) = lines
+            .find(|(key, _)| *key == name)
+            .with_context(|| format!("no {name} in {counters:?}"))?;
+        Ok::<u64, anyhow::Error>(value.trim().parse()?)
+    };
+    let watched = count("setup_watchpoints")?;
+    ui::note(format!(
+        "{watched} accesses watched, {} races in the kernel at large",
+        count("data_races")?
+    ));
+    ensure!(watched >= WATCHES, "only {watched} accesses were watched");
+    Ok(())
+}
+
 /// In a dom0 with lockdep, after [`ALSO_IN_DOM0`].
 pub fn in_dom0() -> Vec<Test> {
     vec![
@@ -165,8 +232,8 @@ const PARAMETERS: &str = "max_queues=2";
 const LOAD: &str = "insmod /lab/netback.ko max_queues=2";
 
 /// The driver domain, among the guests that tests share. Tests look at its log themselves.
-pub const DRIVER: &str = "kasan driver";
-const BEHIND: &str = "behind kasan";
+pub const DRIVER: &str = "driver that watches itself";
+const BEHIND: &str = "behind it";
 
 /// Both, started if need be.
 fn rig(context: &mut Context) -> Result<Rig> {
@@ -176,17 +243,22 @@ fn rig(context: &mut Context) -> Result<Rig> {
             context.lab = Some(context.boot(&builder)?);
         }
         let lab = context.lab()?;
-        let step = ui::step("booting a driver domain with KASAN");
+        let step = ui::step("booting a driver domain that watches itself");
         // KASAN's shadow is not there yet when a PV domain begins with what is instrumented.
         let driver = lab
             .guest()
             .pvh()
             .vcpus(2)
             .memory(768)
-            .kernel(GuestKernel::Debug(DebugKernel::Kasan))
+            .kernel(GuestKernel::Debug(context.driver_kernel))
             .driver_domain(context.driver(), PARAMETERS)
             .start()?;
         step.done();
+        if context.driver_kernel == DebugKernel::Kcsan {
+            driver.run(&format!(
+                "echo {SKIP_WATCH} > /sys/module/kcsan/parameters/skip_watch"
+            ))?;
+        }
         context.guests.insert(DRIVER, Arc::new(driver));
     }
     let driver = context.guests[DRIVER].clone();

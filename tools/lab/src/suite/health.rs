@@ -70,6 +70,12 @@ const BAD_IN_GUEST: &[&str] = &[
 /// What is in those of such lines that are about time.
 const OF_TIME: &[&str] = &["soft lockup", "workqueue lockup"];
 
+/// How a report of KCSAN begins, up to a [`RULER`]. The kernel has races of its own: a report is
+/// trouble if the module is on one of its stacks.
+const RACE: &str = "BUG: KCSAN:";
+const RULER: &str = "======";
+const OURS: &str = "[netback]";
+
 /// Taint that only trouble causes: bad page, died, warned, soft lockup.
 const BAD_TAINT: u64 = (1 << 5) | (1 << 7) | (1 << 9) | (1 << 14);
 
@@ -92,9 +98,20 @@ impl Mark {
 
 /// Lines of a kernel log that tell of trouble.
 pub fn bad_lines(log: &str) -> Vec<&str> {
-    log.lines()
-        .filter(|line| BAD.iter().any(|bad| line.contains(bad)))
-        .collect()
+    let mut out = Vec::new();
+    let mut lines = log.lines();
+    while let Some(line) = lines.next() {
+        if line.contains(RACE) {
+            let report = lines.by_ref().take_while(|line| !line.contains(RULER));
+            let report: Vec<&str> = std::iter::once(line).chain(report).collect();
+            if report.iter().any(|line| line.contains(OURS)) {
+                out.extend(report);
+            }
+        } else if BAD.iter().any(|bad| line.contains(bad)) {
+            out.push(line);
+        }
+    }
+    out
 }
 
 /// dom0's log since `mark`, or all of it.
@@ -320,6 +337,24 @@ mod tests {
                    [ 2.0] BUG: KFENCE: use-after-free read in x\n";
         assert_eq!(bad_lines(log).len(), 1);
         assert!(bad_lines(&log[..80]).is_empty());
+    }
+
+    #[test]
+    fn a_race_is_trouble_if_the_module_has_part_in_it() {
+        let report = |module: &str| {
+            format!(
+                "[ 3.0] ======================\n\
+                 [ 3.0] BUG: KCSAN: data-race in a / b\n\
+                 [ 3.0] write to 0xffff888000000000 of 4 bytes by task 1 on cpu 0:\n\
+                 [ 3.0]  a+0x10/0x20{module}\n\
+                 [ 3.0] ======================\n\
+                 [ 3.1] netback: loaded\n"
+            )
+        };
+        assert!(bad_lines(&report("")).is_empty());
+        assert_eq!(bad_lines(&report(" [netback]")).len(), 3);
+        let after = format!("{}[ 3.2] WARNING: x\n", report(""));
+        assert_eq!(bad_lines(&after).len(), 1);
     }
 
     #[test]

@@ -142,7 +142,12 @@ pub fn lockdep() -> Vec<Vec<Test>> {
     vec![chosen]
 }
 
-/// Those of both that are enough for a quick look.
+/// Tests of a PVH driver domain whose kernel has KCSAN. As PV dom0 that kernel does not last.
+pub fn kcsan() -> Vec<Vec<Test>> {
+    vec![debug::races()]
+}
+
+/// Those of all three that are enough for a quick look.
 pub use debug::QUICK as QUICK_DEBUG;
 
 /// What kinds of guests a test of the life cycle has that does not record its scenarios.
@@ -162,6 +167,8 @@ pub struct Context {
     driver: Driver,
     parameters: String,
     kernel: GuestKernel,
+    /// What runs in a driver domain that watches itself.
+    driver_kernel: DebugKernel,
     lab: Option<Lab>,
     /// The lab knows who has allocated what.
     traces_allocations: bool,
@@ -184,6 +191,7 @@ impl Context {
             driver,
             parameters: parameters.to_owned(),
             kernel: GuestKernel::Dom0s,
+            driver_kernel: DebugKernel::Kasan,
             lab: None,
             traces_allocations: false,
             guests: HashMap::new(),
@@ -198,6 +206,12 @@ impl Context {
     /// Has dom0 run this kernel.
     pub fn debug_kernel(mut self, kernel: DebugKernel) -> Self {
         self.kernel = GuestKernel::Debug(kernel);
+        self
+    }
+
+    /// Has driver domains that watch themselves run this kernel.
+    pub fn driver_kernel(mut self, kernel: DebugKernel) -> Self {
+        self.driver_kernel = kernel;
         self
     }
 
@@ -557,13 +571,16 @@ mod tests {
     }
 
     #[test]
-    fn a_quick_look_has_tests_of_both_kernels_and_no_others() {
-        for tests in [kasan(), lockdep()] {
+    fn a_quick_look_has_tests_of_every_kernel_and_no_others() {
+        for tests in [kasan(), lockdep(), kcsan()] {
             let mut names = tests.iter().flatten().map(|test| test.name);
             assert!(names.any(|name| QUICK_DEBUG.contains(&name)));
         }
         for name in QUICK_DEBUG {
-            let mut all = kasan().into_iter().chain(lockdep()).flatten();
+            let mut all = [kasan(), lockdep(), kcsan()]
+                .into_iter()
+                .flatten()
+                .flatten();
             assert!(all.any(|test| test.name == *name), "{name} is no test");
         }
     }
@@ -583,6 +600,7 @@ mod tests {
             .chain(&lifecycle())
             .chain(&kasan())
             .chain(&lockdep())
+            .chain(&kcsan())
             .flatten()
             .map(|t| t.name)
             .collect();
