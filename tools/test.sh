@@ -1,18 +1,19 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Runs the project's checks and closes with one line: "N passed, N failed". If a check
-# was not made, a line before that says which.
+# Runs the project's checks and closes with one line: "N passed, N failed". Checks that
+# were not made are counted in a line before that.
 #
 #	test.sh test	tests on the host, then tests in the lab
 #	test.sh clippy	lints of the module and of the tools
-#	test.sh all	those, formatting and the check of unsafe code
+#	test.sh all	those, formatting, the check of unsafe code, and a few tests on a
+#			kernel with lockdep if there is one
 set -u
 cd "$(dirname "$(readlink -f "$0")")/.." || exit 1
 
 passed=0
 failed=0
-skipped=
+skipped=0
 # Runs of lab tests that were made anew, because the emulator had spoilt the first.
 again=0
 what=${1:-test}
@@ -56,12 +57,18 @@ host_tests() {
 	echo "host tests: $p passed, $f failed (exit status $status)"
 }
 
-# Tests in the lab, each of which counts.
+# What was not checked, and why.
+skip() {
+	skipped=$((skipped + 1))
+	echo "SKIPPED $1"
+}
+
+# Tests in the lab, each of which counts: the lab's command for them.
 lab_tests() {
-	say "lab tests"
+	say "lab tests: $*"
 	local tally=build/lab-tally status p f a
 	rm -f "$tally"
-	NETBACK_TALLY=$tally tools/lab.sh test "$@" < /dev/null
+	NETBACK_TALLY=$tally tools/lab.sh "$@" < /dev/null
 	status=$?
 	p=0
 	f=0
@@ -76,6 +83,16 @@ lab_tests() {
 	fi
 }
 
+# A few tests on a kernel that watches itself. It takes 15 minutes to build, which is for "make
+# test-debug" to do.
+watched_tests() {
+	if tools/lab.sh test-debug --kernel lockdep --built; then
+		lab_tests test-debug --kernel lockdep --quick
+	else
+		skip "tests on a kernel with lockdep, which was never built here (make test-debug)"
+	fi
+}
+
 clippy() {
 	check "clippy, module" tools/lab.sh build CLIPPY=1 --deny-warnings
 	# Debian has it in a package of its own.
@@ -84,7 +101,7 @@ clippy() {
 			--workspace --all-targets -- -D warnings
 	else
 		tail -n 3 "$log"
-		skipped="clippy of the tools, because this cargo has none"
+		skip "clippy of the tools, because this cargo has none"
 	fi
 }
 
@@ -95,7 +112,7 @@ if CARGO=$(tools/bootstrap.sh); then
 	case $what in
 	test)
 		host_tests
-		lab_tests
+		lab_tests test
 		;;
 	clippy)
 		clippy
@@ -105,7 +122,8 @@ if CARGO=$(tools/bootstrap.sh); then
 		check "formatting" tools/lab.sh fmt --check
 		check "unsafe code" tools/lab.sh check-unsafe
 		clippy
-		lab_tests
+		lab_tests test
+		watched_tests
 		tools/built-crates.sh save || echo "what was built is not kept for other checkouts"
 		;;
 	*)
@@ -117,7 +135,7 @@ else
 	failed=$((failed + 1))
 fi
 
-[ -z "$skipped" ] || echo "1 SKIPPED: $skipped"
+[ "$skipped" = 0 ] || echo "$skipped skipped"
 [ "$again" = 0 ] || echo "$again run again"
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ] && [ "$passed" -gt 0 ]

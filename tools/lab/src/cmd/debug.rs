@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use netback_lab::setup::{self, DebugKernel, GuestKernel};
 use netback_lab::suite::{self, Context, Tally, Test};
-use netback_lab::Driver;
+use netback_lab::{ui, Driver};
 
 /// Which kernel.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -37,6 +37,9 @@ pub struct DebugArgs {
     /// Only build the kernels.
     #[arg(long)]
     build: bool,
+    /// Only look whether the kernels are built; fails if one is not.
+    #[arg(long, conflicts_with_all = ["build", "list"])]
+    built: bool,
 }
 
 impl DebugArgs {
@@ -81,7 +84,15 @@ pub fn run(args: &DebugArgs) -> Result<ExitCode> {
             KernelName::Lockdep => DebugKernel::Lockdep,
             KernelName::Kcsan => DebugKernel::Kcsan,
         };
-        setup::ensure()?.module_tree(GuestKernel::Debug(which))?;
+        let setup = setup::ensure()?;
+        if args.built {
+            if !setup.has(which) {
+                ui::note(format!("the kernel with {} is not built", which.name()));
+                return Ok(ExitCode::FAILURE);
+            }
+            continue;
+        }
+        setup.module_tree(GuestKernel::Debug(which))?;
         if args.build {
             continue;
         }
@@ -93,7 +104,7 @@ pub fn run(args: &DebugArgs) -> Result<ExitCode> {
         };
         sum.add(suite::run(context, suites, 1, &[]));
     }
-    if args.list || args.build {
+    if args.list || args.build || args.built {
         return Ok(ExitCode::SUCCESS);
     }
     Ok(super::close(&sum))

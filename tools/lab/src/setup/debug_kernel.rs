@@ -135,13 +135,22 @@ fn kernel_name(sdk: &Sdk, which: DebugKernel) -> String {
     format!("debugkernel-{}-{key}", which.name())
 }
 
+/// The root that a debug kernel is built in, and its tree.
+fn places(sdk: &Sdk, which: DebugKernel) -> (PathBuf, PathBuf) {
+    let dir = sdk.cache.dir();
+    (dir.join(root_name(sdk)), dir.join(kernel_name(sdk, which)))
+}
+
+/// Whether a debug kernel is there.
+pub(super) fn is_built(sdk: &Sdk, which: DebugKernel) -> bool {
+    let (root, tree) = places(sdk, which);
+    cache::is_there(&root) && cache::is_there(&tree)
+}
+
 /// Builds a debug kernel, unless it is there.
 pub fn debug_kernel(sdk: &Sdk, which: DebugKernel) -> Result<ModuleTree> {
-    let (root, tree) = (
-        sdk.cache.dir().join(root_name(sdk)),
-        sdk.cache.dir().join(kernel_name(sdk, which)),
-    );
-    if !cache::is_there(&root) || !cache::is_there(&tree) {
+    let (root, tree) = places(sdk, which);
+    if !is_built(sdk, which) {
         // Others may use the cache meanwhile: who gets to the same kernel waits for this lock.
         let _lock = cache::lock_file(
             &sdk.cache.dir().join(format!("lock-{}", which.name())),

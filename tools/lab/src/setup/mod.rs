@@ -65,6 +65,11 @@ impl Sdk {
         }
     }
 
+    /// Whether this debug kernel was built already.
+    pub fn has(&self, which: DebugKernel) -> bool {
+        debug_kernel::is_built(self, which)
+    }
+
     /// dom0's kernel, which guests can run as well.
     pub fn kernel(&self) -> Kernel {
         Kernel {
