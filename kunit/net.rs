@@ -474,8 +474,8 @@ fn lines_keep_their_order(polling: &Polling<'_>, bench: &mut Bench) -> Outcome {
         hold!(skb.len() == len);
         other.push(skb);
     }
-    hold!(list.discard() == 5 && list.is_empty() && list.pop().is_none());
-    hold!(other.discard() == 5);
+    hold!(list.discard().frames.0 == 5 && list.is_empty() && list.pop().is_none());
+    hold!(other.discard().frames.0 == 5);
     // What is left on a stack goes with it.
     stack.push(SkBuff::for_frame(polling, &mut bench.pool, 60).ok_or(line!())?);
     Ok(())

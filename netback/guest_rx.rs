@@ -74,6 +74,8 @@ impl GuestRx {
             Some(skb) => {
                 let needed = rx::slots_needed(&frame_of(skb), &options);
                 waiting |= work.rx.room_for(needed)?;
+                // Who stopped at the limits, and did not see that there are none.
+                waiting |= work.patience.has_disowned() && queue.wants_worker(0);
             }
             None => {
                 // Buffers posted meanwhile are what an event was for.
@@ -113,6 +115,9 @@ impl GuestRx {
                 work.pending = queue.backlog.take();
             }
             let Some(skb) = work.pending.first() else {
+                if work.patience.lags() && !queue.is_stopped() {
+                    work.patience.caught_up();
+                }
                 return Ok(false);
             };
             // Dropping them takes time, too, and others wait.
@@ -129,13 +134,14 @@ impl GuestRx {
                 if work.patience.stalled_for().is_none() {
                     work.patience.feed();
                 }
+                work.patience.took();
                 Ok(())
             } else {
                 work.patience.starve(needed);
                 if skb.deadline().left().is_some() {
-                    let due = work.patience.disowns();
+                    let had = work.patience.has_disowned();
                     // Whoever has missed that may have stopped at the limits.
-                    if due || work.patience.has_disowned() && queue.is_stopped() {
+                    if work.patience.disowns() && (!had || queue.is_stopped()) {
                         queue.disown(&mut work.pending);
                     }
                     return Ok(false);

@@ -5,6 +5,7 @@
 use super::napi::Polling;
 use super::skb::SkBuff;
 use crate::bindings;
+use crate::netif::backlog::Served;
 use core::ptr::{
     self,
     NonNull, //
@@ -152,15 +153,14 @@ impl SkbList {
         self.last = skb.as_ptr();
     }
 
-    /// Drops all frames and returns how many there were.
-    pub(crate) fn discard(&mut self) -> u32 {
-        let mut count = 0;
+    /// Drops all frames and counts them.
+    pub(crate) fn discard(&mut self) -> Served {
+        let mut discarded = Served::default();
 
         while let Some(skb) = self.pop() {
-            drop(skb);
-            count += 1;
+            discarded.add(skb.len(), skb.is_charged());
         }
-        count
+        discarded
     }
 
     /// Adds the frames of another list at the end.

@@ -36,6 +36,13 @@ impl Tick {
         Self(self.0.wrapping_add(ticks.0))
     }
 
+    /// The first moment by which `ticks` have passed for certain: this one may be about
+    /// to end.
+    #[inline]
+    pub(crate) fn past(self, ticks: Ticks) -> Self {
+        Self(self.after(ticks).0.wrapping_add(1))
+    }
+
     /// How long it is until then; `None` if that is now, or was before.
     #[inline]
     pub(crate) fn left(self) -> Option<Ticks> {

@@ -69,6 +69,8 @@ const ADDRESS: [u8; 6] = [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff];
 
 /// The key in which the hotplug script says that it is done.
 const HOTPLUG_STATUS: &CStr = c"hotplug-status";
+/// Whether the toolstack wants the device.
+const ONLINE: &CStr = c"online";
 
 /// The key that limits what the guest sends: bytes, comma, microseconds.
 const RATE: &CStr = c"rate";
@@ -249,6 +251,19 @@ impl Vif {
             Err(_) => true,
         }
     }
+
+    /// Whether the toolstack wants the device to stay. If that cannot be read it counts
+    /// as wanted: one that is given up does not come back, while one that is kept goes
+    /// when the toolstack removes its directory.
+    fn is_online(&self) -> bool {
+        match store::NIL.read(self.device.nodename(), ONLINE) {
+            Ok(Some(online)) => {
+                negotiate::parse_u32(online.as_bytes()).is_ok_and(|online| online != 0)
+            }
+            Ok(None) => false,
+            Err(_) => true,
+        }
+    }
 }
 
 /// Waits for the hotplug script.
@@ -412,7 +427,7 @@ impl Driver for Backend {
 
     fn frontend_changed(&self, state: u32) -> Verdict {
         let conditions = Conditions {
-            online: self.vif.device.is_online(),
+            online: self.vif.is_online(),
             hotplug: self.vif.is_plugged(),
         };
         let state = XenbusState::new(state);

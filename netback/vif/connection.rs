@@ -238,7 +238,7 @@ impl Drop for Connection {
         // Before the carrier goes, and the bridge drops what it gets.
         self.link.leave();
         self.control = None;
-        // Pairs with the barrier in `Queue::served`.
+        // Pairs with the second barrier in `Queue::restart`.
         barrier::smp_mb();
         self.interface.device().disable_transmit();
         self.files.clear();

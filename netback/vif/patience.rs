@@ -14,10 +14,13 @@ use crate::sys::ticks::{
 /// milliseconds: what they leave lying is not worth keeping.
 const DRAIN_WITHOUT_NOTIFY_MSECS: u32 = 30;
 
-/// How long frames that wait for buffers count against their senders, in
-/// milliseconds. Some senders serve all guests with one socket, such as who answers
-/// echo requests: whom a guest does not read from would not answer any other.
-const OWNED_MSECS: u32 = 2;
+/// For how long a guest may lag behind before what it has taken is looked at, in
+/// milliseconds, and how many frames that has to be. If it is less, frames for it count
+/// against their senders no longer. Some senders serve all guests with one socket, such
+/// as who answers echo requests: whom a guest does not read from, or reads from by one
+/// frame now and then, would not answer any other.
+const LAG_MSECS: u32 = 2;
+const LAG_FRAMES: u32 = 32;
 
 /// How often such guests' rings are looked at, in milliseconds.
 const POLL_MSECS: u32 = 5;
@@ -64,11 +67,35 @@ struct Hunger {
     needed: u32,
 }
 
+/// A guest that has not taken all that there is for it.
+#[derive(Clone, Copy)]
+struct Lag {
+    /// Since when, or since it was last looked at.
+    since: Tick,
+    /// Frames that it has taken since.
+    taken: u32,
+}
+
+impl Lag {
+    fn begin() -> Self {
+        Self {
+            since: Tick::now(),
+            taken: 0,
+        }
+    }
+
+    /// When it is looked at.
+    fn end(&self) -> Tick {
+        self.since.past(Ticks::from_msecs(LAG_MSECS))
+    }
+}
+
 /// Whether a queue waits for its guest, and how long it has.
 #[derive(Default)]
 pub(crate) struct Patience {
     hunger: Option<Hunger>,
     stalled: bool,
+    lag: Option<Lag>,
     disowned: bool,
 }
 
@@ -81,6 +108,9 @@ impl Patience {
                 needed,
             });
         }
+        if self.lag.is_none() {
+            self.lag = Some(Lag::begin());
+        }
     }
 
     /// There is room for the frame that found none, even if it is gone by now.
@@ -88,8 +118,28 @@ impl Patience {
     #[inline]
     pub(crate) fn feed(&mut self) -> bool {
         self.hunger = None;
-        self.disowned = false;
         core::mem::replace(&mut self.stalled, false)
+    }
+
+    /// The guest takes a frame.
+    #[inline]
+    pub(crate) fn took(&mut self) {
+        if let Some(lag) = &mut self.lag {
+            lag.taken = lag.taken.saturating_add(1);
+        }
+    }
+
+    /// Whether there may be more for the guest than it has taken.
+    #[inline]
+    pub(crate) fn lags(&self) -> bool {
+        self.lag.is_some()
+    }
+
+    /// There is nothing left for the guest, neither here nor where frames are held back
+    /// for it.
+    pub(crate) fn caught_up(&mut self) {
+        self.lag = None;
+        self.disowned = false;
     }
 
     /// Whether a frame found too few buffers, and how many it needed.
@@ -116,26 +166,20 @@ impl Patience {
         self.stalled
     }
 
-    /// Whether it is time to let frames count against their senders no longer. True
-    /// once, until the queue is fed.
+    /// Looks at what the guest has taken, if it is time to. Whether frames count against
+    /// their senders no longer.
     pub(crate) fn disowns(&mut self) -> bool {
-        let due = self.disowning().is_some_and(|tick| tick.left().is_none());
-
-        self.disowned |= due;
-        due
+        if let Some(lag) = self.lag.filter(|lag| lag.end().left().is_none()) {
+            self.disowned = lag.taken < LAG_FRAMES;
+            self.lag = Some(Lag::begin());
+        }
+        self.disowned
     }
 
     /// Whether frames count against their senders no longer.
     #[inline]
     pub(crate) fn has_disowned(&self) -> bool {
         self.disowned
-    }
-
-    /// When that will be.
-    fn disowning(&self) -> Option<Tick> {
-        let hunger = self.hunger.filter(|_| !self.disowned)?;
-
-        Some(hunger.since.after(Ticks::from_msecs(OWNED_MSECS)))
     }
 
     /// How long nothing needs to be done; `None`: until there is an event.
@@ -148,11 +192,12 @@ impl Patience {
             .stall
             .filter(|_| !self.stalled)
             .map(|stall| until(hunger.since.after(stall)));
+        let lag = self.lag.filter(|_| !self.disowned).map(|lag| lag.end());
 
         [
             expiry.map(until),
             stall,
-            self.disowning().filter(|_| expiry.is_some()).map(until),
+            lag.filter(|_| expiry.is_some()).map(until),
             time_outs.poll.filter(|_| expiry.is_some()),
         ]
         .into_iter()

@@ -453,16 +453,19 @@ impl Queue {
     }
 
     /// Drops the frames that wait for a guest that is not served any more. They
-    /// would hold on to their senders' memory until it reconnects.
+    /// would hold on to their senders' memory until it reconnects, and so would those
+    /// that the stack keeps back until it is told that they are gone. Called by the
+    /// worker.
     pub(crate) fn purge(&self, work: Option<&mut Work>) {
         // First, so that whoever pushes after this sees it.
         self.hold.store(Hold::Nothing.word(), Relaxed);
-        let mut purged = self.backlog.take().discard();
-
+        let mut rest = self.backlog.take();
         if let Some(work) = work {
-            purged += work.pending.discard();
+            rest.append(core::mem::replace(&mut work.pending, SkbList::new()));
         }
-        self.stats.purged(purged);
+        let purged = rest.discard();
+        self.stats.purged(purged.frames.0);
+        self.served(&purged);
     }
 
     /// The guest has left frames waiting for too long: what the stack

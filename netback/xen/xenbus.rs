@@ -4,9 +4,13 @@
 //!
 //! C header: [`include/xen/xenbus.h`](srctree/include/xen/xenbus.h)
 
-use super::DomId;
+use super::{
+    store,
+    DomId, //
+};
 use crate::bindings;
 use crate::netif::lifecycle::XenbusState;
+use crate::netif::negotiate;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 use kernel::error::{
@@ -25,6 +29,8 @@ use kernel::sync::atomic::{
     Full,
     Relaxed, //
 };
+use kernel::time::delay::fsleep;
+use kernel::time::Delta;
 use kernel::types::Opaque;
 
 kernel::sync::global_lock! {
@@ -87,17 +93,56 @@ impl Device {
         unsafe { CStr::from_char_ptr((*self.as_raw()).nodename) }
     }
 
-    /// Writes the backend's state to xenstore.
+    /// Writes the backend's state to xenstore. Sleeps.
+    ///
+    /// xenbus believes to be in a state that it had no memory to write, and would not
+    /// write it again; a frontend that waits for it would wait for ever. So what is
+    /// there is held against it, and if it cannot be helped for as long as
+    /// [`Device::TRIES`] take, that is in the log. One call at a time.
     pub(crate) fn switch_state(&self, state: XenbusState) {
-        // SAFETY: the device is alive. Failure goes to the error node and the
-        // log, there is nothing to do about it here.
-        unsafe { bindings::xenbus_switch_state(self.as_raw(), state as bindings::xenbus_state) };
+        // SAFETY: the device is alive, and only who writes its state reads this.
+        let believed = unsafe { &raw mut (*self.as_raw()).state };
+        // SAFETY: as above.
+        let before = unsafe { *believed };
+
+        for _ in 0..Self::TRIES {
+            // SAFETY: the device is alive.
+            unsafe {
+                bindings::xenbus_switch_state(self.as_raw(), state as bindings::xenbus_state)
+            };
+            match self.stored_state() {
+                // Without a directory there is nobody to tell.
+                Ok(None) => return,
+                Ok(Some(stored)) if stored == state.number() => return,
+                // Nor where another device begins, of the same name.
+                Ok(Some(bindings::xenbus_state_XenbusStateInitialising))
+                    if before != bindings::xenbus_state_XenbusStateInitialising =>
+                {
+                    return;
+                }
+                // SAFETY: as above.
+                Ok(Some(stored)) => unsafe { *believed = stored },
+                Err(_) => {}
+            }
+            fsleep(Self::PAUSE);
+        }
+        dev_err!(
+            self.as_ref(),
+            "no frontend sees that this is {}\n",
+            state.as_str()
+        );
     }
 
-    /// Whether the toolstack wants the device to stay (its `online` key).
-    pub(crate) fn is_online(&self) -> bool {
-        // SAFETY: the device is alive.
-        unsafe { bindings::xenbus_dev_is_online(self.as_raw()) != 0 }
+    /// How often a state is written that does not arrive, and how long is waited in
+    /// between.
+    const TRIES: u32 = 10;
+    const PAUSE: Delta = Delta::from_millis(10);
+
+    /// The backend's state as the frontend sees it, a number.
+    fn stored_state(&self) -> Result<Option<u32>> {
+        let state = store::NIL.read(self.nodename(), c"state")?;
+
+        Ok(state.and_then(|state| negotiate::parse_u32(state.as_bytes()).ok()))
     }
 
     /// Puts a sentence into the device's error node and the log, and closes the
@@ -113,6 +158,7 @@ impl Device {
                 (&raw const message).cast::<c_void>(),
             )
         };
+        self.switch_state(XenbusState::Closing);
     }
 
     /// Tells user space that the device came or went.

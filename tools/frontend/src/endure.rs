@@ -9,7 +9,7 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{ensure, Result};
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
 
@@ -19,11 +19,13 @@ use crate::packet::{meaningless, Route, BROADCAST};
 use crate::vif::Vif;
 
 /// How long the backend may take for one transition. If it loses one, the next is a new try.
-const WALK_MS: u64 = 10_000;
+const WALK_MS: u64 = 5_000;
 /// How long a slot may wait for its answer.
 const ANSWERED: Duration = Duration::from_secs(30);
 /// Frames of a burst, for each queue.
 const BURST: u64 = 16;
+/// So many refusals one after the other are not by chance.
+const AT_MOST_REFUSED: u32 = 12;
 /// Most operations of one connection, besides those that begin and end it.
 const LONGEST: u64 = 30;
 
@@ -85,9 +87,10 @@ pub fn run(vif: &mut Vif, plan: &Plan) -> Result<Report> {
     let start = Instant::now();
     let mut rng = Rng::with_seed(plan.seed);
     let mut report = Report::default();
+    let mut in_a_row = 0;
     while report.operations < plan.operations {
         let config = Config {
-            queues: rng.u16(1..=3),
+            queues: rng.u16(1..=2),
             split_channels: rng.bool(),
             control: rng.bool(),
             limit_ms: WALK_MS,
@@ -95,11 +98,17 @@ pub fn run(vif: &mut Vif, plan: &Plan) -> Result<Report> {
         };
         report.operations += 1;
         report.connects += 1;
-        if vif.connect(&config).is_err() {
+        if let Err(e) = vif.connect(&config) {
             report.refused += 1;
             vif.stop();
+            in_a_row += 1;
+            ensure!(
+                in_a_row < AT_MOST_REFUSED,
+                "the backend refused {in_a_row} times in a row, after {report:?}: {e:#}"
+            );
             continue;
         }
+        in_a_row = 0;
         for _ in 0..rng.u64(1..=LONGEST) {
             report.operations += 1;
             if rng.bool() {

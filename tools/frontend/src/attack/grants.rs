@@ -2,7 +2,7 @@
 
 //! Attacks through what is granted, or is not.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Result};
 use netback_xen::{Access, SharedPages};
@@ -11,7 +11,9 @@ use netif::abi::{RSP_ERROR, RSP_OKAY};
 use super::{config, Arena, Attack, ANSWERED};
 use crate::cases::NO_REFERENCE;
 use crate::config::Config;
-use crate::packet::meaningless;
+use crate::packet::{meaningless, Route, BROADCAST};
+use crate::queue::Parts;
+use crate::session::Which;
 use crate::slots::{chain, Page, Slot};
 
 pub fn attacks() -> Vec<Attack> {
@@ -45,6 +47,18 @@ pub fn attacks() -> Vec<Attack> {
             advisory: Some("XSA-392, CVE-2021-28714, CVE-2021-28715"),
             about: "no receive buffers are ever posted, while much is sent that is answered",
             run: never_reads,
+        },
+        Attack {
+            name: "reads-slowly",
+            advisory: None,
+            about: "one receive buffer is posted now and then, while much is sent that is answered",
+            run: reads_slowly,
+        },
+        Attack {
+            name: "ends-while-full",
+            advisory: None,
+            about: "a fault, or the vif's end, while answers wait for buffers, again and again",
+            run: ends_while_full,
         },
     ]
 }
@@ -183,15 +197,20 @@ fn rings_let_go(arena: &mut Arena<'_>) -> Result<String> {
     Ok(format!("{rounds} connections"))
 }
 
-fn never_reads(arena: &mut Arena<'_>) -> Result<String> {
-    // Whoever answers may do so with a socket for each processor: none is to be spared.
+/// Connects without buffers, on a queue for each processor of the host, up to four: whoever answers
+/// may do so with a socket for each, and none is to be spared. Returns how many queues that are.
+fn connect_without_buffers(arena: &mut Arena<'_>) -> Result<u16> {
     let queues = arena.vif.offered("multi-queue-max-queues")?.clamp(1, 4) as u16;
     arena.vif.connect(&Config {
         queues,
         post: false,
         ..config()
     })?;
-    // In fragments, in one frame that is counted by its bytes, and in one by itself.
+    Ok(queues)
+}
+
+/// Echo requests: in fragments, in one frame that is counted by its bytes, and in one by itself.
+fn echo_requests(arena: &Arena<'_>) -> Result<Vec<(Vec<Slot>, Vec<u8>)>> {
     let mut requests = Vec::new();
     for (sequence, size) in [(5, 8000), (6, 1400), (7, 56)] {
         let echo = arena.route.echo(5, sequence, size)?;
@@ -199,6 +218,12 @@ fn never_reads(arena: &mut Arena<'_>) -> Result<String> {
         let more: &[u16] = if whole > 4096 { &[whole - 4096] } else { &[] };
         requests.push((chain(whole, more), echo));
     }
+    Ok(requests)
+}
+
+fn never_reads(arena: &mut Arena<'_>) -> Result<String> {
+    let queues = connect_without_buffers(arena)?;
+    let requests = echo_requests(arena)?;
     let mut sent = 0u64;
     while arena.goes_on() || sent == 0 {
         for (slots, echo) in requests.iter().cycle().take(48) {
@@ -212,4 +237,79 @@ fn never_reads(arena: &mut Arena<'_>) -> Result<String> {
     Ok(format!(
         "{sent} echo requests on {queues} queues whose answers were not taken"
     ))
+}
+
+/// Sends the same frame `count` times, all at once, and waits until they are answered.
+fn volley(parts: &mut Parts, slots: &[Slot], data: &[u8], count: u64) -> Result<()> {
+    let mut ids = Vec::new();
+    for _ in 0..count {
+        ids.extend(parts.place(slots, data));
+    }
+    parts.kick()?;
+    let answer = parts.collect(&ids, ids.len(), ANSWERED)?;
+    ensure!(answer.all(RSP_OKAY, 0), "answered {answer:?}");
+    Ok(())
+}
+
+fn reads_slowly(arena: &mut Arena<'_>) -> Result<String> {
+    /// How long the answers wait for each buffer.
+    const PAUSE: Duration = Duration::from_micros(800);
+    const AT_ONCE: u64 = 6;
+    let queues = connect_without_buffers(arena)?;
+    let requests = echo_requests(arena)?;
+    let (mut sent, mut taken) = (0u64, 0u64);
+    let mut posted = Instant::now();
+    while arena.goes_on() || sent == 0 {
+        for (slots, echo) in &requests {
+            for queue in 0..queues {
+                volley(arena.vif.parts(queue.into())?, slots, echo, AT_ONCE)?;
+                sent += AT_ONCE;
+            }
+            if posted.elapsed() < PAUSE {
+                continue;
+            }
+            posted = Instant::now();
+            for queue in 0..queues {
+                let parts = arena.vif.parts(queue.into())?;
+                taken += parts.receive(usize::MAX, false, Duration::ZERO)?.len() as u64;
+                parts.post(1)?;
+            }
+        }
+    }
+    Ok(format!(
+        "{sent} echo requests on {queues} queues, {taken} answers taken"
+    ))
+}
+
+fn ends_while_full(arena: &mut Arena<'_>) -> Result<String> {
+    const AT_ONCE: u64 = 128;
+    let arp = Route {
+        to: BROADCAST,
+        ..arena.route
+    }
+    .arp()?;
+    let mut rounds = 0u64;
+    while arena.goes_on() || rounds == 0 {
+        let queues = connect_without_buffers(arena)?;
+        // The host forgets where we are when the link goes, and would have to ask.
+        volley(arena.vif.parts(0)?, &chain(arp.len() as u16, &[]), &arp, 1)?;
+        // It all ends before the host gives up keeping what waits: within a millisecond or two.
+        let queue = usize::from(arena.rng.u16(..queues));
+        let echo = arena.route.echo(5, 8, 1400)?;
+        volley(
+            arena.vif.parts(queue)?,
+            &chain(echo.len() as u16, &[]),
+            &echo,
+            AT_ONCE,
+        )?;
+        if rounds % 2 == 0 {
+            arena.vif.parts(queue)?.jump(Which::Tx, 257)?;
+        } else {
+            arena.vif.disconnect()?;
+        }
+        // It is to be gone at once, not only when the vif is connected anew.
+        std::thread::sleep(Duration::from_millis(700));
+        rounds += 1;
+    }
+    Ok(format!("{rounds} times answers waited at the end"))
 }

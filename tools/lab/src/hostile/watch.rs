@@ -23,13 +23,13 @@ pub const REST: Duration = Duration::from_secs(3);
 pub const LONG_REST: Duration = Duration::from_secs(30);
 /// How long the bystander may wait for the answer to a ping, in milliseconds. The emulated machine
 /// has two processors, and the attacker as many.
-const LATENCY_MS: f64 = 3000.0;
+const LATENCY_MS: f64 = 1500.0;
 /// How much time there is between pings, in milliseconds.
 const PING_MS: f64 = 200.0;
 /// How long a program in dom0 may be kept from running, in milliseconds.
-const HELD_UP_MS: i64 = 10_000;
+const HELD_UP_MS: i64 = 3000;
 /// How much memory dom0 may miss meanwhile, in KiB.
-const MEMORY_KIB: i64 = 96 * 1024;
+const MEMORY_KIB: i64 = 32 * 1024;
 /// How much of it may be in slabs that cannot be reclaimed. They have the heads of frames that are
 /// under way, and the debugger makes them larger.
 const SLAB_KIB: i64 = 32 * 1024;
@@ -40,7 +40,7 @@ const CHANNELS: i64 = 12;
 /// workers come when there is work.
 const THREADS: i64 = 64;
 /// How many lines an attack may bring about in dom0's log.
-const LOG_LINES: usize = 2000;
+const LOG_LINES: usize = 500;
 
 /// Looks at what there is of each thing in dom0, again and again. Writes by how much, in milliseconds,
 /// a look came too late, how much less memory was available at worst, and how much more there was at
@@ -147,7 +147,7 @@ struct Transfers {
 
 impl Transfers {
     fn begin(lab: &Lab, bystander: Machine, address: String, seed: u64, rest: Duration) -> Self {
-        let limit = lab.limit(240);
+        let limit = lab.limit(60);
         let (stop, stopped) = mpsc::channel();
         let dom0 = lab.dom0();
         let work = move || {
@@ -302,8 +302,8 @@ mod tests {
         assert!(host.check().is_ok());
         assert_eq!(Host::parse("340 12"), None);
         for text in [
-            "10001 0 0 0 0",
-            "0 98305 0 0 0",
+            "3001 0 0 0 0",
+            "0 32769 0 0 0",
             "0 0 32769 0 0",
             "0 0 0 13 0",
             "0 0 0 0 65",

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Kernels that watch themselves, from the same source as the distribution's: with KASAN, or with
-//! lockdep and poisoned memory; and the trees that modules for them are built against.
+//! Kernels that watch themselves, from the same source as the distribution's: with KASAN, with
+//! lockdep and poisoned memory, or with KCSAN; and the trees that modules for them are built against.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::ui;
 /// Raised when they are made otherwise.
 const RECIPE: &str = "1";
 
-/// What a kernel watches, besides what both do: locks, sleeping where that is forbidden, leaks, the
+/// What a kernel watches, besides what all do: locks, sleeping where that is forbidden, leaks, the
 /// lives of timers and work, what Rust asserts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DebugKernel {
@@ -26,11 +26,11 @@ pub enum DebugKernel {
     /// What freed memory holds. It boots as a PV dom0.
     Lockdep,
     /// Whether two processors use the same memory at once without a mark, in C and in Rust. It boots
-    /// as a PVH domain; as PV it takes harm from being watched while it switches contexts.
+    /// as a PVH domain.
     Kcsan,
 }
 
-/// The configuration that both have.
+/// The configuration that all have.
 const COMMON: &str = include_str!("../../assets/debug/common.config");
 
 /// What runs before KASAN's shadow is there in a PVH domain.
@@ -77,10 +77,12 @@ impl DebugKernel {
     }
 
     /// What changes in its source: a shell script, run in the tree. The kernel's build instruments C for
-    /// KCSAN, and leaves Rust out, though the compilers share what does that.
+    /// KCSAN, and leaves Rust out, though the compilers share what does that. And as a PV dom0 the
+    /// kernel meets faults of its own, after the first of which lockdep would watch no more.
     fn patch(self) -> &'static str {
         match self {
-            Self::Kasan | Self::Lockdep => "",
+            Self::Kasan => "",
+            Self::Lockdep => include_str!("../../assets/debug/lockdep.sh"),
             Self::Kcsan => include_str!("../../assets/debug/kcsan.sh"),
         }
     }
@@ -277,8 +279,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_watch_what_is_said_of_them() {
-        for which in [DebugKernel::Kasan, DebugKernel::Lockdep] {
+    fn all_watch_what_is_said_of_them() {
+        for which in [DebugKernel::Kasan, DebugKernel::Lockdep, DebugKernel::Kcsan] {
             let settings = which.settings();
             for wanted in [
                 "CONFIG_PROVE_LOCKING=y",
@@ -295,5 +297,6 @@ mod tests {
         let has = |which: DebugKernel, wanted| which.settings().iter().any(|s| s == wanted);
         assert!(has(DebugKernel::Kasan, "CONFIG_KASAN_GENERIC=y"));
         assert!(has(DebugKernel::Lockdep, "CONFIG_DEBUG_PAGEALLOC=y"));
+        assert!(has(DebugKernel::Kcsan, "CONFIG_KCSAN_INTERRUPT_WATCHER=y"));
     }
 }
