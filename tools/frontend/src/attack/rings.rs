@@ -279,12 +279,13 @@ fn drops_while_full(arena: &mut Arena<'_>) -> Result<String> {
         })?;
         let parts = arena.vif.parts(0)?;
         for i in 0..100u32 {
-            let (data, slots) = match i % 3 {
-                0 => (&broadcast, chain(1400, &[100; 8])),
-                1 => (&echo, chain(echo.len() as u16, &[400, 400])),
-                _ => (&broadcast, chain(1400, &[100; 19])),
+            let (data, slots, status) = match i % 3 {
+                0 => (&broadcast, chain(1400, &[100; 8]), RSP_OKAY),
+                1 => (&echo, chain(echo.len() as u16, &[400, 400]), RSP_OKAY),
+                _ => (&broadcast, chain(1400, &[70; 19]), RSP_ERROR),
             };
-            parts.send(&slots, data, ANSWERED)?;
+            let answer = parts.send(&slots, data, ANSWERED)?;
+            ensure!(answer.all(status, 0), "{slots:?} was answered {answer:?}");
         }
         if rounds % 2 == 0 {
             let case = &bad[rounds % bad.len()];
@@ -298,11 +299,20 @@ fn drops_while_full(arena: &mut Arena<'_>) -> Result<String> {
 
 fn fault_and_disconnect(arena: &mut Arena<'_>) -> Result<String> {
     let bad = faults(arena.route)?;
+    let echo = arena.route.echo(1, 1, 1300)?;
     let mut rounds = 0usize;
     while arena.goes_on() || rounds == 0 {
         arena.connect()?;
         let case = &bad[arena.rng.usize(..bad.len())];
         let parts = arena.vif.parts(0)?;
+        // Something is under way in both directions.
+        for _ in 0..16 {
+            parts.place(&chain(echo.len() as u16, &[400, 400]), &echo);
+        }
+        parts.kick()?;
+        for _ in 0..arena.rng.u32(..20_000) {
+            std::hint::spin_loop();
+        }
         parts.place(&case.slots, &case.data);
         let early = arena.rng.bool();
         if early {

@@ -171,7 +171,8 @@ const PROBE: &[Entry] = &[
     after("xenbus_transaction_end", EAGAIN, SHELL, Need::Can),
     after("xenbus_transaction_end", EIO, SHELL, Need::Can),
     instead("xenbus_write", ENOMEM, SHELL, Need::Can),
-    instead("xenbus_read", EIO, SHELL, Need::Must),
+    // The last one only looks whether the state was written.
+    instead("xenbus_read", EIO, SHELL, Need::Can),
     // Without memory for it there is no directory in debugfs.
     instead(ALLOCATE, NULL, SHELL, Need::Can),
     instead("alloc_netdev_mqs", NULL, SHELL, Need::Must),
@@ -190,7 +191,6 @@ const REMOVE: &[Entry] = &[
 const LOAD: &[Entry] = &[
     // As above.
     instead(ALLOCATE, NULL, INSMOD, Need::Can),
-    instead("alloc_pages_noprof", NULL, INSMOD, Need::Must),
     instead("alloc_netdev_dummy", NULL, INSMOD, Need::Must),
     instead("page_pool_create", ENOMEM, INSMOD, Need::Must),
     instead("alloc_workqueue_noprof", NULL, INSMOD, Need::Must),

@@ -209,8 +209,13 @@ pub fn in_dom0() -> Vec<Test> {
             |context| {
                 let guest = context.ring_guest()?;
                 let lab = context.lab()?;
+                let works = || {
+                    let pings = ping(&guest, super::traffic::DOM0, 3, 1000, lab.limit(120));
+                    pings.or_else(|e| Err(e.context(guest.run("ip addr; ip route")?.stdout)))
+                };
+                works().context("before allocations fail")?;
                 fail_allocations(&lab, &lab.dom0(), &guest, HOST)?;
-                ping(&guest, super::traffic::DOM0, 3, 1000, lab.limit(120))
+                works()
             },
         ),
         test(
