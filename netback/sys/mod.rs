@@ -18,3 +18,7 @@ pub(crate) mod trace;
 pub(crate) mod wake;
 pub(crate) mod worker;
 pub(crate) mod workqueue;
+
+#[cfg(CONFIG_NETBACK_KUNIT)]
+#[path = "../../kunit/race.rs"]
+mod race;

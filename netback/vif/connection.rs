@@ -246,6 +246,8 @@ impl Drop for Connection {
         // have frames of the guest.
         drop(self.interface.driver().disconnect());
         self.link.close();
+        // What waits before the interface would count against its senders until then.
+        self.interface.settle_link();
         self.terms.close();
         while let Some(queue) = self.queues.pop() {
             let counted = queue.share();

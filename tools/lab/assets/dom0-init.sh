@@ -29,6 +29,8 @@ else
 	echo "lab: this kernel does not run on Xen"
 fi
 echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad
+# Ports that tests listen on are below these.
+echo 60000 60999 > /proc/sys/net/ipv4/ip_local_port_range
 for n in 0 1 2 3; do
 	ip link add "br$n" type bridge
 	ip link set "br$n" up

@@ -15,6 +15,8 @@ mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null
 echo 0 > /sys/kernel/tracing/options/record-cmd
 mkdir -p /run/lock /run/xen /var/lib/xen /var/log/xen
 echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad
+# Ports that tests listen on are below these.
+echo 60000 60999 > /proc/sys/net/ipv4/ip_local_port_range
 ip link set lo up
 for module in xen-evtchn xen-gntdev xen-gntalloc xen-privcmd xenfs bridge xen-netfront; do
 	modprobe "$module" || echo "lab: cannot load $module"

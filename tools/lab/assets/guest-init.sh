@@ -11,6 +11,8 @@ mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /tmp
 mount -t debugfs debugfs /sys/kernel/debug
 echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad
+# Ports that tests listen on are below these.
+echo 60000 60999 > /proc/sys/net/ipv4/ip_local_port_range
 ip link set lo up
 # Some vifs may be left to a frontend in user space.
 user=$(sed -n 's/.*lab\.user=\([0-9,]*\).*/\1/p' /proc/cmdline)

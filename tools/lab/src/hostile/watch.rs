@@ -39,8 +39,9 @@ const CHANNELS: i64 = 12;
 /// How many threads more there may be in dom0: the bystander's transfers have some, and the kernel's
 /// workers come when there is work.
 const THREADS: i64 = 64;
-/// How many lines an attack may bring about in dom0's log.
-const LOG_LINES: usize = 500;
+/// How many lines an attack may bring about in dom0's log: the bridge has two to say each time that a
+/// frontend connects, and two when it goes.
+const LOG_LINES: usize = 1500;
 
 /// Looks at what there is of each thing in dom0, again and again. Writes by how much, in milliseconds,
 /// a look came too late, how much less memory was available at worst, and how much more there was at
