@@ -77,6 +77,8 @@ fn race() -> Result {
 /// of it is in the log.
 #[kunit_tests(netback_race)]
 mod tests {
+    use super::*;
+
     #[test]
     fn a_data_race_is_made() -> Result {
         super::race()

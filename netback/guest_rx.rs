@@ -137,11 +137,12 @@ impl GuestRx {
                 work.patience.took();
                 Ok(())
             } else {
-                work.patience.starve(needed);
+                let had = work.patience.has_disowned();
+
+                work.patience.starve(needed, &queue.standing);
                 if skb.deadline().left().is_some() {
-                    let had = work.patience.has_disowned();
                     // Whoever has missed that may have stopped at the limits.
-                    if work.patience.disowns() && (!had || queue.is_stopped()) {
+                    if work.patience.disowns(&queue.standing) && (!had || queue.is_stopped()) {
                         queue.disown(&mut work.pending);
                     }
                     return Ok(false);

@@ -34,6 +34,7 @@ use crate::vif::connection::{
 };
 use crate::vif::interface::Interface;
 use crate::vif::negotiation;
+use crate::vif::patience::Standing;
 use crate::vif::police::Police;
 use crate::xen::store::{
     self,
@@ -110,6 +111,7 @@ struct Vif {
     host: Arc<Host>,
     interface: Arc<Registration<Interface>>,
     police: Arc<Police>,
+    standing: Arc<Standing>,
     /// The vif's directory in debugfs.
     dir: Dir,
     #[pin]
@@ -224,6 +226,7 @@ impl Vif {
                 groups: &self.host.groups,
                 control: &self.host.control,
                 police: self.police.clone(),
+                standing: self.standing.clone(),
                 dir: &self.dir,
             },
         )
@@ -368,6 +371,7 @@ impl Backend {
                 host: host.clone(),
                 interface: Arc::new(interface, GFP_KERNEL)?,
                 police: Arc::pin_init(Police::new(), GFP_KERNEL)?,
+                standing: Arc::new(Standing::new(), GFP_KERNEL)?,
                 dir: host.debugfs.subdir(&name)?,
                 phase <- new_mutex!(Phase {
                     state: lifecycle::Backend::Initialising,

@@ -23,7 +23,10 @@ use crate::vif::interface::{
     QueueSet, //
 };
 use crate::vif::link::Link;
-use crate::vif::patience::TimeOuts;
+use crate::vif::patience::{
+    Standing,
+    TimeOuts, //
+};
 use crate::vif::police::Police;
 use crate::vif::queue::QueueConfig;
 use crate::vif::terms::Terms;
@@ -117,6 +120,8 @@ pub(super) struct Host<'a> {
     pub(super) control: &'a Arc<Workqueue>,
     /// The vif's rate.
     pub(super) police: Arc<Police>,
+    /// Whether the guest has kept others waiting.
+    pub(super) standing: Arc<Standing>,
     /// The vif's directory in debugfs.
     pub(super) dir: &'a Dir,
 }
@@ -151,6 +156,7 @@ impl Connection {
             groups,
             control,
             police,
+            standing,
             dir,
         } = host;
         let step = |doing| move |error: Error| Reason::Step(doing, error);
@@ -174,6 +180,7 @@ impl Connection {
                 terms: this.terms.clone(),
                 time_outs: TimeOuts::new(features),
                 police: police.clone(),
+                standing: standing.clone(),
                 link: this.link.clone(),
             };
 

@@ -9,6 +9,10 @@ use crate::sys::ticks::{
     Tick,
     Ticks, //
 };
+use kernel::sync::atomic::{
+    Atomic,
+    Relaxed, //
+};
 
 /// The drain time-out of guests that do not notify us of their buffers, in
 /// milliseconds: what they leave lying is not worth keeping.
@@ -23,6 +27,10 @@ const DRAIN_WITHOUT_NOTIFY_MSECS: u32 = 30;
 /// meanwhile is not to be dropped.
 const LAG_MSECS: u32 = 100;
 const LAG_FRAMES: u32 = 1024;
+
+/// For how long a guest that has lagged, or gone while frames waited, is of poor
+/// [`Standing`], in milliseconds: it could else have others wait again and again.
+const PROBATION_MSECS: u32 = 10_000;
 
 /// How often such guests' rings are looked at, in milliseconds.
 const POLL_MSECS: u32 = 5;
@@ -57,6 +65,35 @@ impl TimeOuts {
                 poll: Some(Ticks::from_msecs(POLL_MSECS)),
             }
         }
+    }
+}
+
+/// Whether a guest has kept others waiting lately. Outlives its connections.
+pub(crate) struct Standing {
+    /// Until when it is poor, as the bits of a [`Tick`].
+    poor_until: Atomic<u32>,
+}
+
+impl Standing {
+    /// A good one.
+    pub(super) fn new() -> Self {
+        Self {
+            poor_until: Atomic::new(Tick::now().bits()),
+        }
+    }
+
+    /// The guest has kept others waiting.
+    pub(super) fn spoil(&self) {
+        let until = Tick::now().after(Ticks::from_msecs(PROBATION_MSECS));
+        self.poor_until.store(until.bits(), Relaxed);
+    }
+
+    fn is_poor(&self) -> bool {
+        let until = Tick::from_bits(self.poor_until.load(Relaxed));
+        // What is long over seems to come again once the counter is half way round.
+        until
+            .left()
+            .is_some_and(|left| left <= Ticks::from_msecs(PROBATION_MSECS))
     }
 }
 
@@ -102,8 +139,9 @@ pub(crate) struct Patience {
 }
 
 impl Patience {
-    /// There are fewer buffers than the next frame's `needed`.
-    pub(crate) fn starve(&mut self, needed: u32) {
+    /// There are fewer buffers than the next frame's `needed`. A guest of poor standing
+    /// is not waited for.
+    pub(crate) fn starve(&mut self, needed: u32, standing: &Standing) {
         if self.hunger.is_none() {
             self.hunger = Some(Hunger {
                 since: Tick::now(),
@@ -112,6 +150,7 @@ impl Patience {
         }
         if self.lag.is_none() {
             self.lag = Some(Lag::begin());
+            self.disowned = standing.is_poor();
         }
     }
 
@@ -170,9 +209,12 @@ impl Patience {
 
     /// Looks at what the guest has taken, if it is time to. Whether frames count against
     /// their senders no longer.
-    pub(crate) fn disowns(&mut self) -> bool {
+    pub(crate) fn disowns(&mut self, standing: &Standing) -> bool {
         if let Some(lag) = self.lag.filter(|lag| lag.end().left().is_none()) {
             self.disowned = lag.taken < LAG_FRAMES;
+            if self.disowned {
+                standing.spoil();
+            }
             self.lag = Some(Lag::begin());
         }
         self.disowned

@@ -34,7 +34,10 @@ use crate::sys::ticks::Tick;
 use crate::sys::trace;
 use crate::sys::worker::WorkerCell;
 use crate::vif::link::Link;
-use crate::vif::patience::TimeOuts;
+use crate::vif::patience::{
+    Standing,
+    TimeOuts, //
+};
 use crate::vif::police::Police;
 use crate::vif::snapshot::Snapshot;
 use crate::vif::stats::QueueStats;
@@ -65,6 +68,8 @@ pub(super) struct QueueConfig {
     pub(super) terms: Arc<Terms>,
     /// How long frames wait for the guest.
     pub(super) time_outs: TimeOuts,
+    /// Whether it has kept others waiting.
+    pub(super) standing: Arc<Standing>,
     /// The rate of the vif.
     pub(super) police: Arc<Police>,
     /// The link of the vif.
@@ -95,6 +100,8 @@ pub(crate) struct Queue {
     pub(crate) terms: Arc<Terms>,
     /// How long frames wait for the guest.
     pub(crate) time_outs: TimeOuts,
+    /// Whether it has kept others waiting.
+    pub(crate) standing: Arc<Standing>,
     /// The rate of the vif.
     pub(crate) police: Arc<Police>,
     /// The link of the vif.
@@ -151,6 +158,7 @@ impl Queue {
             domid,
             terms,
             time_outs,
+            standing,
             police,
             link,
         } = config;
@@ -161,6 +169,7 @@ impl Queue {
             domid,
             terms,
             time_outs,
+            standing,
             police,
             link,
             group,
@@ -461,6 +470,9 @@ impl Queue {
         self.hold.store(Hold::Nothing.word(), Relaxed);
         let mut rest = self.backlog.take();
         if let Some(work) = work {
+            if work.patience.hungry_for().is_some() {
+                self.standing.spoil();
+            }
             rest.append(core::mem::replace(&mut work.pending, SkbList::new()));
         }
         let purged = rest.discard();

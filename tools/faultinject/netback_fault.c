@@ -14,8 +14,8 @@
  *	off
  *		Nothing fails any more.
  *
- * Reading tells how many calls there were, whether one has failed, and who made
- * that one.
+ * FUNCTION has to be one that ftrace traces. Reading tells how many calls there
+ * were, whether one has failed, and who made that one.
  */
 
 #include <linux/debugfs.h>
@@ -174,9 +174,15 @@ static int arm(bool carried_out)
 		};
 		ret = register_kprobe(&instead);
 	}
-	if (!ret)
-		armed = carried_out ? AFTER : INSTEAD;
-	return ret;
+	if (ret)
+		return ret;
+	armed = carried_out ? AFTER : INSTEAD;
+	/* A probe that is a breakpoint is hit as if by an NMI. */
+	if (!kprobe_ftrace(carried_out ? &after.kp : &instead)) {
+		disarm();
+		return -EOPNOTSUPP;
+	}
+	return 0;
 }
 
 static ssize_t fault_write(struct file *file, const char __user *from,

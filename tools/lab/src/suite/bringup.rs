@@ -179,13 +179,11 @@ const PROBE: &[Entry] = &[
     instead("register_netdev", EEXIST, SHELL, Need::Must),
     instead("debugfs_create_dir", ENOMEM, SHELL, Need::Can),
     instead("register_xenbus_watch", ENOMEM, SHELL, Need::Must),
-    instead("kobject_uevent", ENOMEM, SHELL, Need::Can),
 ];
 
 const REMOVE: &[Entry] = &[
     after("xenbus_unmap_ring_vfree", EINVAL, SHELL, Need::Can),
     instead("xenbus_rm", EIO, SHELL, Need::Can),
-    instead("kobject_uevent", ENOMEM, SHELL, Need::Can),
 ];
 
 const LOAD: &[Entry] = &[
