@@ -142,7 +142,7 @@ impl GuestRx {
                 work.patience.starve(needed, &queue.standing);
                 if skb.deadline().left().is_some() {
                     // Whoever has missed that may have stopped at the limits.
-                    if work.patience.disowns(&queue.standing) && (!had || queue.is_stopped()) {
+                    if work.patience.disowns() && (!had || queue.is_stopped()) {
                         queue.disown(&mut work.pending);
                     }
                     return Ok(false);

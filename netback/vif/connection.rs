@@ -120,7 +120,7 @@ pub(super) struct Host<'a> {
     pub(super) control: &'a Arc<Workqueue>,
     /// The vif's rate.
     pub(super) police: Arc<Police>,
-    /// Whether the guest has kept others waiting.
+    /// Whether the guest has left while others waited.
     pub(super) standing: Arc<Standing>,
     /// The vif's directory in debugfs.
     pub(super) dir: &'a Dir,

@@ -28,8 +28,8 @@ const DRAIN_WITHOUT_NOTIFY_MSECS: u32 = 30;
 const LAG_MSECS: u32 = 100;
 const LAG_FRAMES: u32 = 1024;
 
-/// For how long a guest that has lagged, or gone while frames waited, is of poor
-/// [`Standing`], in milliseconds: it could else have others wait again and again.
+/// For how long a guest that has gone while frames waited is of poor [`Standing`], in
+/// milliseconds: it could else come and go, and have others wait again and again.
 const PROBATION_MSECS: u32 = 10_000;
 
 /// How often such guests' rings are looked at, in milliseconds.
@@ -68,7 +68,7 @@ impl TimeOuts {
     }
 }
 
-/// Whether a guest has kept others waiting lately. Outlives its connections.
+/// Whether a guest has kept others waiting to the end of a connection, lately.
 pub(crate) struct Standing {
     /// Until when it is poor, as the bits of a [`Tick`].
     poor_until: Atomic<u32>,
@@ -82,7 +82,7 @@ impl Standing {
         }
     }
 
-    /// The guest has kept others waiting.
+    /// The guest is gone, or at fault, and frames waited for its buffers.
     pub(super) fn spoil(&self) {
         let until = Tick::now().after(Ticks::from_msecs(PROBATION_MSECS));
         self.poor_until.store(until.bits(), Relaxed);
@@ -209,12 +209,9 @@ impl Patience {
 
     /// Looks at what the guest has taken, if it is time to. Whether frames count against
     /// their senders no longer.
-    pub(crate) fn disowns(&mut self, standing: &Standing) -> bool {
+    pub(crate) fn disowns(&mut self) -> bool {
         if let Some(lag) = self.lag.filter(|lag| lag.end().left().is_none()) {
             self.disowned = lag.taken < LAG_FRAMES;
-            if self.disowned {
-                standing.spoil();
-            }
             self.lag = Some(Lag::begin());
         }
         self.disowned

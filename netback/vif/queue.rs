@@ -68,7 +68,7 @@ pub(super) struct QueueConfig {
     pub(super) terms: Arc<Terms>,
     /// How long frames wait for the guest.
     pub(super) time_outs: TimeOuts,
-    /// Whether it has kept others waiting.
+    /// Whether it has left while others waited.
     pub(super) standing: Arc<Standing>,
     /// The rate of the vif.
     pub(super) police: Arc<Police>,
@@ -100,7 +100,7 @@ pub(crate) struct Queue {
     pub(crate) terms: Arc<Terms>,
     /// How long frames wait for the guest.
     pub(crate) time_outs: TimeOuts,
-    /// Whether it has kept others waiting.
+    /// Whether it has left while others waited.
     pub(crate) standing: Arc<Standing>,
     /// The rate of the vif.
     pub(crate) police: Arc<Police>,
