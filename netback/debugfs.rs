@@ -37,10 +37,10 @@ impl Show for Shown {
         };
         let [tx, rx] = queue.snapshot.rings();
 
-        writeln!(f, "guest:    {}", queue.domid)?;
+        writeln!(f, "guest:    {}", queue.guest.domid)?;
         writeln!(f, "state:    {state}")?;
         writeln!(f, "group:    {}", queue.group.cpu())?;
-        writeln!(f, "limited:  {}", queue.police.is_limited())?;
+        writeln!(f, "limited:  {}", queue.guest.police.is_limited())?;
         writeln!(f, "backlog:  {} bytes", queue.waiting().bytes())?;
         show_ring(f, "tx ring:", &tx)?;
         show_ring(f, "rx ring:", &rx)?;

@@ -139,7 +139,7 @@ impl GuestRx {
             } else {
                 let had = work.patience.has_disowned();
 
-                work.patience.starve(needed, &queue.standing);
+                work.patience.starve(needed, &queue.guest.standing);
                 if skb.deadline().left().is_some() {
                     // Whoever has missed that may have stopped at the limits.
                     if work.patience.disowns() && (!had || queue.is_stopped()) {
@@ -204,7 +204,7 @@ impl GuestRx {
 
             if let SlotUse::Data { offset, len, .. } = slot {
                 let to = Granted {
-                    domid: queue.domid,
+                    domid: queue.guest.domid,
                     gref: request.gref,
                     offset,
                 };

@@ -134,7 +134,7 @@ impl GuestTx {
             {
                 return Ok(true);
             }
-            if let Err(wait) = queue.police.pass(queue.index, len) {
+            if let Err(wait) = queue.guest.police.pass(queue.index, len) {
                 queue.stats.credit_waits.add(1);
                 trace::credit(&queue.device.name(), queue.index, len, wait);
                 work.held = Some(wait);
@@ -193,7 +193,7 @@ impl GuestTx {
             };
             let place = pending.get();
             let from = Granted {
-                domid: queue.domid,
+                domid: queue.guest.domid,
                 gref: slot.gref,
                 offset: slot.offset,
             };

@@ -32,10 +32,9 @@ use crate::vif::connection::{
     Connection,
     Failure, //
 };
+use crate::vif::guest::Guest;
 use crate::vif::interface::Interface;
 use crate::vif::negotiation;
-use crate::vif::patience::Standing;
-use crate::vif::police::Police;
 use crate::xen::store::{
     self,
     Value,
@@ -51,7 +50,6 @@ use crate::xen::xenbus::{
     Uevent,
     Verdict, //
 };
-use crate::xen::DomId;
 use kernel::fmt;
 use kernel::new_mutex;
 use kernel::prelude::*;
@@ -104,14 +102,12 @@ struct Phase {
 #[pin_data]
 struct Vif {
     device: ARef<Device>,
-    /// The frontend's domain and its directory in xenstore.
-    domid: DomId,
+    guest: Arc<Guest>,
+    /// The frontend's directory in xenstore.
     frontend: CString,
     offer: Offer,
     host: Arc<Host>,
     interface: Arc<Registration<Interface>>,
-    police: Arc<Police>,
-    standing: Arc<Standing>,
     /// The vif's directory in debugfs.
     dir: Dir,
     #[pin]
@@ -221,12 +217,10 @@ impl Vif {
             &features,
             &queues,
             connection::Host {
-                domid: self.domid,
+                guest: &self.guest,
                 interface: self.interface.clone(),
                 groups: &self.host.groups,
                 control: &self.host.control,
-                police: self.police.clone(),
-                standing: self.standing.clone(),
                 dir: &self.dir,
             },
         )
@@ -322,7 +316,7 @@ impl Watcher for RateWatcher {
             Err(_) => return,
         };
 
-        vif.police.set_rate(rate);
+        vif.guest.police.set_rate(rate);
         vif.interface.driver().kick();
     }
 }
@@ -365,13 +359,11 @@ impl Backend {
         let vif = Arc::pin_init(
             try_pin_init!(Vif {
                 device: device.into(),
-                domid: frontend.domid,
+                guest: Arc::pin_init(Guest::new(frontend.domid), GFP_KERNEL)?,
                 frontend: CString::try_from_fmt(fmt!("{}", frontend.directory))?,
                 offer,
                 host: host.clone(),
                 interface: Arc::new(interface, GFP_KERNEL)?,
-                police: Arc::pin_init(Police::new(), GFP_KERNEL)?,
-                standing: Arc::new(Standing::new(), GFP_KERNEL)?,
                 dir: host.debugfs.subdir(&name)?,
                 phase <- new_mutex!(Phase {
                     state: lifecycle::Backend::Initialising,

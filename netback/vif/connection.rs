@@ -18,22 +18,16 @@ use crate::sys::debugfs::Dir;
 use crate::sys::workqueue::Workqueue;
 use crate::vif::attached::Attached;
 use crate::vif::control::ControlRing;
+use crate::vif::guest::Guest;
 use crate::vif::interface::{
     Interface,
     QueueSet, //
 };
 use crate::vif::link::Link;
-use crate::vif::patience::{
-    Standing,
-    TimeOuts, //
-};
-use crate::vif::police::Police;
+use crate::vif::patience::TimeOuts;
 use crate::vif::queue::QueueConfig;
 use crate::vif::terms::Terms;
-use crate::xen::{
-    xenbus,
-    DomId, //
-};
+use crate::xen::xenbus;
 use kernel::alloc::AllocError;
 use kernel::fmt;
 use kernel::prelude::*;
@@ -111,17 +105,13 @@ impl fmt::Display for Failure {
 /// The host's side of a connection.
 pub(super) struct Host<'a> {
     /// The guest.
-    pub(super) domid: DomId,
+    pub(super) guest: &'a Arc<Guest>,
     /// The interface that it gets.
     pub(super) interface: Arc<Registration<Interface>>,
     /// The workers to choose from.
     pub(super) groups: &'a Groups,
     /// Where messages of control rings are dealt with.
     pub(super) control: &'a Arc<Workqueue>,
-    /// The vif's rate.
-    pub(super) police: Arc<Police>,
-    /// Whether the guest has left while others waited.
-    pub(super) standing: Arc<Standing>,
     /// The vif's directory in debugfs.
     pub(super) dir: &'a Dir,
 }
@@ -151,12 +141,10 @@ impl Connection {
         host: Host<'_>,
     ) -> Result<Self, Failure> {
         let Host {
-            domid,
+            guest,
             interface,
             groups,
             control,
-            police,
-            standing,
             dir,
         } = host;
         let step = |doing| move |error: Error| Reason::Step(doing, error);
@@ -172,15 +160,13 @@ impl Connection {
             terms,
             interface,
         };
-        police.forget();
+        guest.police.forget();
         for (index, keys) in (0..).zip(keys) {
             let config = QueueConfig {
                 index,
-                domid,
+                guest: guest.clone(),
                 terms: this.terms.clone(),
                 time_outs: TimeOuts::new(features),
-                police: police.clone(),
-                standing: standing.clone(),
                 link: this.link.clone(),
             };
 

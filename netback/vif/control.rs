@@ -145,7 +145,7 @@ impl Control {
 
     /// Does what a message asks for. Also says whether that has changed anything.
     fn answer(&self, server: &mut Server, request: CtrlRequest) -> (CtrlResponse, bool) {
-        let (bounce, domid) = (&mut server.bounce, self.queue.domid);
+        let (bounce, domid) = (&mut server.bounce, self.queue.guest.domid);
         let mut next = server.hashing.clone();
         let response = next.handle(request, self.queues, |gref, buffer| {
             let from = Granted {

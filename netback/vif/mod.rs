@@ -8,6 +8,7 @@ pub(crate) mod backend;
 mod channels;
 mod connection;
 mod control;
+pub(crate) mod guest;
 mod interface;
 mod link;
 mod negotiation;

@@ -162,6 +162,11 @@ impl Patience {
         core::mem::replace(&mut self.stalled, false)
     }
 
+    /// What waits for the guest is dropped. Whether it found too few buffers.
+    pub(super) fn end(&mut self) -> bool {
+        self.hunger.take().is_some()
+    }
+
     /// The guest takes a frame.
     #[inline]
     pub(crate) fn took(&mut self) {

@@ -33,17 +33,13 @@ use crate::sys::schedule::Entry;
 use crate::sys::ticks::Tick;
 use crate::sys::trace;
 use crate::sys::worker::WorkerCell;
+use crate::vif::guest::Guest;
 use crate::vif::link::Link;
-use crate::vif::patience::{
-    Standing,
-    TimeOuts, //
-};
-use crate::vif::police::Police;
+use crate::vif::patience::TimeOuts;
 use crate::vif::snapshot::Snapshot;
 use crate::vif::stats::QueueStats;
 use crate::vif::terms::Terms;
 use crate::vif::work::Work;
-use crate::xen::DomId;
 use kernel::fmt;
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
@@ -63,15 +59,11 @@ pub(super) struct QueueConfig {
     /// Its number, from 0.
     pub(super) index: u16,
     /// The guest.
-    pub(super) domid: DomId,
+    pub(super) guest: Arc<Guest>,
     /// What the guest asked for, and may change.
     pub(super) terms: Arc<Terms>,
     /// How long frames wait for the guest.
     pub(super) time_outs: TimeOuts,
-    /// Whether it has left while others waited.
-    pub(super) standing: Arc<Standing>,
-    /// The rate of the vif.
-    pub(super) police: Arc<Police>,
     /// The link of the vif.
     pub(super) link: Arc<Link>,
 }
@@ -95,15 +87,11 @@ pub(crate) struct Queue {
     /// Its number, from 0.
     pub(crate) index: u16,
     /// The guest.
-    pub(crate) domid: DomId,
+    pub(crate) guest: Arc<Guest>,
     /// What the guest asked for, and may change.
     pub(crate) terms: Arc<Terms>,
     /// How long frames wait for the guest.
     pub(crate) time_outs: TimeOuts,
-    /// Whether it has left while others waited.
-    pub(crate) standing: Arc<Standing>,
-    /// The rate of the vif.
-    pub(crate) police: Arc<Police>,
     /// The link of the vif.
     pub(super) link: Arc<Link>,
     // Field order is drop order: the module stays until the interface is not
@@ -155,22 +143,18 @@ impl Queue {
     ) -> impl PinInit<Self, Error> {
         let QueueConfig {
             index,
-            domid,
+            guest,
             terms,
             time_outs,
-            standing,
-            police,
             link,
         } = config;
         let owner = group.id();
 
         try_pin_init!(Self {
             index,
-            domid,
+            guest,
             terms,
             time_outs,
-            standing,
-            police,
             link,
             group,
             device,
@@ -449,13 +433,13 @@ impl Queue {
         if !self.link.disable() {
             return;
         }
-        trace::fault(&self.device.name(), self.index, self.domid, fault.name());
+        trace::fault(&self.device.name(), self.index, self.guest.domid, fault.name());
         if cpu::may_log() {
             pr_err!(
                 "{}: {}: guest {} is at fault: {}; interface disabled until it reconnects\n",
                 self.device.name(),
                 what,
-                self.domid,
+                self.guest.domid,
                 fault.as_str()
             );
         }
@@ -470,8 +454,8 @@ impl Queue {
         self.hold.store(Hold::Nothing.word(), Relaxed);
         let mut rest = self.backlog.take();
         if let Some(work) = work {
-            if work.patience.hungry_for().is_some() {
-                self.standing.spoil();
+            if work.patience.end() {
+                self.guest.standing.spoil();
             }
             rest.append(core::mem::replace(&mut work.pending, SkbList::new()));
         }
@@ -492,7 +476,7 @@ impl Queue {
                 "{}: queue {}: guest {} makes no room for frames; carrier off until it does\n",
                 self.device.name(),
                 self.index,
-                self.domid
+                self.guest.domid
             );
         }
     }
