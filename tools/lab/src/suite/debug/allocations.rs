@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Allocations that fail at random, while a guest connects, sends, receives and disconnects.
+
+use anyhow::{bail, ensure, Context as _, Result};
+use netback_frontend::endure;
+
+use super::rig::{frontend_works, VIF};
+use crate::guest::Guest;
+use crate::lab::Lab;
+use crate::machine::Machine;
+use crate::ui;
+
+/// Operations while allocations fail.
+const OPERATIONS: u64 = 10_000;
+
+/// Has allocations that the module asks for fail, its own and those of what it calls: seldom, so
+/// that most operations get somewhere. Of those in slabs there are many to each operation: of one in
+/// a hundred that chance picks, every fourth fails. Of pages it is one in twenty-five.
+const INJECT: &str = r#"
+cd /sys/kernel/debug
+start=$(cat /sys/module/netback/sections/.text)
+size=$(awk '$1 == "netback" { print $2 }' /proc/modules)
+[ -n "$start" ] && [ -n "$size" ] || exit 1
+# Modules are in the uppermost 4 GiB, and the shell has signed numbers.
+low=${start#0xffffffff}
+[ $low != $start ] || exit 1
+# An interrupt whose files cannot be made in /proc works, but the kernel warns when it goes.
+files=$(sort /proc/kallsyms | awk '$3 == "register_irq_proc" { f = $1; next }
+	f && $1 != f { print f, $1; exit }')
+[ -n "$files" ] || exit 1
+for kind in failslab fail_page_alloc; do
+	( cd $kind || exit 1
+	echo 0 > probability
+	echo 0 > verbose
+	echo N > task-filter
+	echo N > ignore-gfp-wait
+	[ ! -e ignore-gfp-highmem ] || echo N > ignore-gfp-highmem
+	[ ! -e min-order ] || echo 0 > min-order
+	echo $start > require-start
+	printf '0xffffffff%08x\n' $((0x$low + size)) > require-end
+	echo 0x${files% *} > reject-start
+	echo 0x${files#* } > reject-end
+	echo 32 > stacktrace-depth
+	echo 0 > space
+	echo 1000000000 > times
+	case $kind in
+	failslab) echo 4 > interval; echo 1 > probability ;;
+	*) echo 1 > interval; echo 4 > probability ;;
+	esac ) || exit 1
+done
+"#;
+
+/// How often each kind of allocation has failed, then off.
+const INJECTED: &str = r#"
+cd /sys/kernel/debug
+for kind in failslab fail_page_alloc; do
+	echo 0 > $kind/probability
+	echo $((1000000000 - $(cat $kind/times)))
+done
+"#;
+
+/// Operations of the user-space frontend against a backend in `host` whose allocations fail.
+pub fn fail(lab: &Lab, host: &Machine, guest: &Guest, to: &str) -> Result<()> {
+    let own = guest.address_of(VIF);
+    frontend_works(guest, VIF, &own, to)?;
+    let before = Left::count(host)?;
+    let bridge = format!("br{VIF}");
+    let mac = host.read(&format!("/sys/class/net/{bridge}/address"))?;
+    host.run(INJECT)
+        .context("the kernel does not have allocations fail")?;
+    let report: Result<endure::Report> = guest.run_frontend(
+        &format!(
+            "endure --handle {VIF} --own {own} --to {to} --mac {} --operations {OPERATIONS} --seed 5",
+            mac.trim()
+        ),
+        lab.limit(2400),
+    );
+    let injected = host.run(INJECTED)?;
+    let report = report?;
+    let counts: Vec<u64> = injected
+        .stdout
+        .lines()
+        .map(|line| Ok(line.trim().parse()?))
+        .collect::<Result<_>>()?;
+    let [slab, pages] = counts[..] else {
+        bail!("failed allocations: {:?}", injected.stdout);
+    };
+    ui::note(format!(
+        "{} operations ({} connects of which {} refused, {} bursts, {} bursts of echoes, {} \
+         disconnects of which {} stuck), {} frames sent, {} slots answered with an error, {} frames \
+         received; {slab} slab and {pages} page allocations failed",
+        report.operations,
+        report.connects,
+        report.refused,
+        report.bursts,
+        report.echoes,
+        report.disconnects,
+        report.stuck,
+        report.sent,
+        report.errors,
+        report.received,
+    ));
+    ensure!(
+        report.operations >= OPERATIONS && report.unanswered == 0,
+        "{report:?}"
+    );
+    // What the backend wants to write to xenstore may be lost with the memory for it.
+    ensure!(
+        report.stuck <= report.disconnects / 50,
+        "the backend got stuck: {report:?}"
+    );
+    ensure!(
+        slab > 100 && pages > 10 && report.refused > 0 && report.received > 0,
+        "few allocations failed: {slab} slab, {pages} page; {report:?}"
+    );
+    // It works as before, and nothing is left.
+    frontend_works(guest, VIF, &own, to).context("when allocations no longer fail")?;
+    Left::count(host)?.check(&before)
+}
+
+/// What could be left behind, besides memory, for which there is kmemleak.
+#[derive(Debug, PartialEq, Eq)]
+struct Left(String);
+
+impl Left {
+    fn count(host: &Machine) -> Result<Self> {
+        const COUNT: &str = "sleep 2; echo irqs $(grep -c xen-dyn /proc/interrupts); \
+            echo netdevs $(ls /sys/class/net | wc -l); \
+            echo vifs $(ls /sys/bus/xen-backend/devices | grep -c '^vif-'); \
+            echo mapped $(grep -c xenbus_map /proc/vmallocinfo)";
+        Ok(Self(host.run(COUNT)?.stdout))
+    }
+
+    fn check(&self, before: &Self) -> Result<()> {
+        ensure!(
+            self == before,
+            "left behind: there were\n{}and are\n{}",
+            before.0,
+            self.0
+        );
+        Ok(())
+    }
+}

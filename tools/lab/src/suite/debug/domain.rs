@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is done to a backend in a driver domain.
+
+use std::time::Duration;
+
+use anyhow::{ensure, Context as _, Result};
+use netback_frontend::{attack, fuzz};
+
+use super::super::health::{self, Mark};
+use super::super::traffic::{ping, Background, MIB};
+use super::super::Context;
+use super::rig::{frontend_works, Rig, BEHIND, LOAD, VIF};
+use super::{allocations, kmemleak};
+use crate::guest::Guest;
+use crate::machine::transfer;
+use crate::ui;
+
+/// Slots of the random run.
+const SLOTS: u64 = 300_000;
+
+/// Transfers both ways between a guest and its driver domain, one after the other.
+fn both(context: &mut Context, rig: &Rig, bytes: u64) -> Result<()> {
+    let limit = context.lab()?.limit(400);
+    let (driver, guest) = (&rig.driver, &rig.guest);
+    let seed = context.seed() * 2;
+    transfer(guest, driver, &guest.gateway(), bytes, seed, limit).context("from the guest")?;
+    transfer(driver, guest, &guest.address(), bytes, seed + 1, limit).context("to the guest")?;
+    Ok(())
+}
+
+/// Transfers both ways that go on, a few at a time: both processors of the driver domain, and both
+/// queues, are to be busy.
+fn begin(context: &mut Context, rig: &Rig, guest: &Guest, bytes: u64) -> Result<Vec<Background>> {
+    const PAIRS: u64 = 3;
+    let limit = context.lab()?.limit(500);
+    let driver = &rig.driver;
+    let packets = format!(
+        "/sys/class/net/{}/statistics/rx_packets",
+        guest.vif_name(0)?
+    );
+    let mut flows = Vec::new();
+    for _ in 0..PAIRS {
+        let seed = context.seed() * 2;
+        let (there, back) = (guest.gateway(), guest.address());
+        flows.push(Background::begin(
+            guest, driver, &there, bytes, seed, limit,
+        )?);
+        flows.push(Background::begin(
+            driver,
+            guest,
+            &back,
+            bytes,
+            seed + 1,
+            limit,
+        )?);
+    }
+    let before: u64 = driver.read(&packets)?.trim().parse()?;
+    let script = format!(
+        "until [ $(cat {packets}) -gt {} ]; do sleep 0.05; done",
+        before + 40
+    );
+    driver.run_within(&script, Duration::from_secs(240))?;
+    Ok(flows)
+}
+
+pub fn traffic(context: &mut Context, rig: &Rig) -> Result<()> {
+    let guest = &rig.guest;
+    let limit = context.lab()?.limit(300);
+    let queues = rig.driver.run(&format!(
+        "ls -d /sys/class/net/{}/queues/rx-* | wc -l",
+        guest.vif_name(0)?
+    ))?;
+    ensure!(queues.text() == "2", "the vif has {} queues", queues.text());
+    for size in [56, 1472, 8000, 30_000] {
+        ping(guest, &guest.gateway(), 3, size, limit)?;
+    }
+    both(context, rig, 8 * MIB)?;
+    begin(context, rig, guest, 4 * MIB)?
+        .into_iter()
+        .try_for_each(Background::whole)
+}
+
+pub fn attach_detach(context: &mut Context, rig: &Rig) -> Result<()> {
+    const TIMES: u32 = 6;
+    let guest = &rig.guest;
+    let flows = begin(context, rig, guest, 4 * MIB)?;
+    for _ in 0..TIMES {
+        guest.attach_user_vif(2)?;
+        let own = guest.address_of(2);
+        let to = rig.driver.served_gateway(2);
+        frontend_works(guest, 2, &own, &to)?;
+        guest.detach_vif(2)?;
+    }
+    flows.into_iter().try_for_each(Background::whole)
+}
+
+pub fn rebind(context: &mut Context, rig: &Rig) -> Result<()> {
+    let (driver, guest) = (&rig.driver, &rig.guest);
+    let limit = context.lab()?.limit(300);
+    let name = format!("vif-{}-0", guest.domid()?);
+    for command in [
+        format!("netback-reload --rebind {name}"),
+        format!("netback-reload --from netback --load '{LOAD}'"),
+    ] {
+        let flows = begin(context, rig, guest, 4 * MIB)?;
+        driver.run_within(&command, limit)?;
+        flows
+            .into_iter()
+            .try_for_each(Background::whole)
+            .with_context(|| command.clone())?;
+    }
+    ping(guest, &guest.gateway(), 3, 1000, limit)
+}
+
+pub fn destroy(context: &mut Context, rig: &Rig) -> Result<()> {
+    let lab = context.lab()?;
+    let mut guest = lab.guest().pv().backend(&rig.driver).start()?;
+    let flows = begin(context, rig, &guest, 4096 * MIB)?;
+    guest.reboot()?;
+    flows.into_iter().for_each(Background::abandon);
+    ping(&guest, &guest.gateway(), 3, 1000, lab.limit(240))?;
+    let flows = begin(context, rig, &guest, 4096 * MIB)?;
+    let vif = guest.vif_name(0)?;
+    guest.destroy()?;
+    flows.into_iter().for_each(Background::abandon);
+    let gone = format!("while [ -e /sys/class/net/{vif} ]; do sleep 0.1; done");
+    rig.driver
+        .run_within(&gone, lab.limit(240))
+        .with_context(|| format!("{vif} stays after its guest has gone"))?;
+    both(context, rig, MIB).context("of another guest")
+}
+
+pub fn attacks(context: &mut Context, rig: &Rig) -> Result<()> {
+    const SECONDS: u64 = 2;
+    let limit = context.lab()?.limit(400);
+    let guest = &rig.guest;
+    let (own, to) = (guest.address_of(VIF), rig.driver.served_gateway(VIF));
+    let (mut held, all) = (0, attack::all());
+    for attack in &all {
+        let mark = Mark::set_in(&rig.driver, attack.name)?;
+        let report: attack::Report = guest
+            .run_frontend(
+                &format!(
+                    "attack {} --handle {VIF} --own {own} --to {to} --seed 1 --seconds {SECONDS}",
+                    attack.name
+                ),
+                limit,
+            )
+            .with_context(|| format!("the attack {}", attack.name))?;
+        ensure!(report.held, "{}: {}", attack.name, report.detail);
+        health::check_in(&rig.driver, "the driver domain", Some(&mark))
+            .with_context(|| format!("because of the attack {}", attack.name))?;
+        held += 1;
+    }
+    ui::note(format!("{held} of {} attacks held", all.len()));
+    frontend_works(guest, VIF, &own, &to)?;
+    both(context, rig, MIB).context("of the attacker's other vif")
+}
+
+pub fn random(context: &mut Context, rig: &Rig) -> Result<()> {
+    let guest = &rig.guest;
+    let (own, to) = (guest.address_of(VIF), rig.driver.served_gateway(VIF));
+    let report: fuzz::Report = guest.run_frontend(
+        &format!("fuzz --handle {VIF} --own {own} --to {to} --slots {SLOTS} --seed 7 --queues 2"),
+        context.lab()?.limit(1200),
+    )?;
+    ui::note(format!(
+        "{} slots, {} responses due, {} wrong, {} missing, {} duplicate",
+        report.slots, report.responses_due, report.wrong, report.missing, report.duplicate
+    ));
+    ensure!(
+        report.slots >= SLOTS && report.wrong + report.missing + report.duplicate == 0,
+        "{report:?}"
+    );
+    frontend_works(guest, VIF, &own, &to)
+}
+
+pub fn faults(context: &mut Context, rig: &Rig) -> Result<()> {
+    let lab = context.lab()?;
+    let to = rig.driver.served_gateway(VIF);
+    allocations::fail(&lab, &rig.driver, &rig.guest, &to)?;
+    both(context, rig, MIB).context("afterwards")
+}
+
+pub fn leaks(context: &mut Context, rig: &Rig) -> Result<()> {
+    let lab = context.lab()?;
+    // First with everything in place: what is in use is no leak, and neither is found as one.
+    kmemleak::scan(&rig.driver)?;
+    if let Some(guest) = context.guests.remove(BEHIND) {
+        guest.destroy()?;
+    }
+    kmemleak::unload_and_scan(&lab, &rig.driver)
+}
