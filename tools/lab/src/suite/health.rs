@@ -77,9 +77,13 @@ const RULER: &str = "======";
 /// How a frame of the module's ends.
 const OURS: &str = "[netback]";
 
-/// The kernel's own races, by what a report's first line names, in code that whoever uses NAPI as
-/// he should calls.
-const KERNELS_RACES: &[&str] = &["napi_complete_done / napi_schedule_prep"];
+/// The kernel's own races, by the functions that a report's first line names. Whoever uses NAPI or
+/// xenstore as he should, or waits for a mutex, calls that code.
+const KERNELS_RACES: &[&str] = &[
+    "napi_complete_done / napi_schedule_prep",
+    "xenbus_thread / xs_talkv",
+    "xen_vcpu_stolen",
+];
 
 /// What is not trouble, though it looks like it: a tracker that had no memory to watch a reference,
 /// where a test lets allocations fail.
@@ -126,8 +130,7 @@ pub fn bad_lines(log: &str) -> Vec<&str> {
 /// Whether the module had part in a race. The kernel has others of its own, and with the hypervisor:
 /// what was merely interrupted stands lower down on the same stack.
 fn is_race_of_ours(report: &[&str]) -> bool {
-    let is_kernels = |race: &&str| report.first().is_some_and(|line| line.ends_with(race));
-    if KERNELS_RACES.iter().any(is_kernels) {
+    if report.first().is_some_and(|line| is_race_of_kernel(line)) {
         return false;
     }
     let mut interrupted = true;
@@ -142,6 +145,14 @@ fn is_race_of_ours(report: &[&str]) -> bool {
         }
     }
     false
+}
+
+/// Whether the first line of a report names one of the kernel's own races. Of a function whose
+/// counterpart is not known it also says the place.
+fn is_race_of_kernel(line: &str) -> bool {
+    let named = line.rsplit(" in ").next().unwrap_or(line).trim_end();
+    let functions = named.split_once('+').map_or(named, |(function, _)| function);
+    KERNELS_RACES.contains(&functions)
 }
 
 /// Whether a frame is where an interrupt or a softirq begins.
@@ -416,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn a_race_is_no_trouble_if_the_module_was_interrupted_or_uses_napi() {
+    fn a_race_is_no_trouble_if_the_module_was_interrupted_or_the_kernel_has_it() {
         let unknown = "race at unknown origin, with read";
         let of_hypervisor = |frames: &[&str]| report("a", &[(unknown, frames)]);
         assert!(bad_lines(&of_hypervisor(&[OF_KERNEL, OF_ENTRY, OF_NETBACK])).is_empty());
@@ -424,11 +435,15 @@ mod tests {
         let of_other = ("write", &[OF_NETBACK][..]);
         let of_interrupt = ("read", &[OF_KERNEL, OF_ENTRY, OF_KERNEL][..]);
         assert!(!bad_lines(&report("a / b", &[of_interrupt, of_other])).is_empty());
-        let napi = report(
+        for kernels in [
             "napi_complete_done / napi_schedule_prep",
-            &[of_other, of_other],
-        );
-        assert!(bad_lines(&napi).is_empty());
+            "xenbus_thread / xs_talkv",
+            "xen_vcpu_stolen+0x29/0x40",
+        ] {
+            assert!(bad_lines(&report(kernels, &[of_other, of_other])).is_empty());
+        }
+        let alike = report("xs_talkv / xen_vcpu_stolen", &[of_other, of_other]);
+        assert!(!bad_lines(&alike).is_empty());
     }
 
     #[test]

@@ -291,6 +291,7 @@ impl Context {
             return Ok(guest.clone());
         }
         let guest = Arc::new(self.lab()?.guest().pv().user_vifs(&[1, 5]).start()?);
+        guest.await_vif(0)?;
         self.guests.insert(NAME, guest.clone());
         Ok(guest)
     }
@@ -303,6 +304,7 @@ impl Context {
         }
         let lab = self.lab()?;
         let guest = Arc::new(lab.guest().pv().user_vifs(&[handle]).start()?);
+        guest.await_vif(0)?;
         self.guests.insert(NAME, guest.clone());
         Ok(guest)
     }
