@@ -181,6 +181,8 @@ pub struct Context {
     logs: Vec<PathBuf>,
     /// Tests that were run again, because the emulator had spoilt them.
     again: Vec<&'static str>,
+    /// Operations with allocations failing that driver domains have come through in the test under way.
+    endured: u64,
     seed: u64,
 }
 
@@ -199,6 +201,7 @@ impl Context {
             records: Vec::new(),
             logs: Vec::new(),
             again: Vec::new(),
+            endured: 0,
             seed: 1,
         }
     }

@@ -12,7 +12,7 @@ use crate::machine::Machine;
 use crate::ui;
 
 /// Operations while allocations fail.
-const OPERATIONS: u64 = 10_000;
+pub const OPERATIONS: u64 = 10_000;
 
 /// Has allocations that the module asks for fail, its own and those of what it calls: seldom, so
 /// that most operations get somewhere. Of those in slabs there are many to each operation: of one in
@@ -60,8 +60,16 @@ for kind in failslab fail_page_alloc; do
 done
 "#;
 
-/// Operations of the user-space frontend against a backend in `host` whose allocations fail.
-pub fn fail(lab: &Lab, host: &Machine, guest: &Guest, to: &str) -> Result<()> {
+/// So many operations of the user-space frontend, which follow from `seed`, against a backend in `host`
+/// whose allocations fail.
+pub fn fail(
+    lab: &Lab,
+    host: &Machine,
+    guest: &Guest,
+    to: &str,
+    operations: u64,
+    seed: u64,
+) -> Result<()> {
     let own = guest.address_of(VIF);
     frontend_works(guest, VIF, &own, to)?;
     let before = Left::count(host)?;
@@ -71,7 +79,8 @@ pub fn fail(lab: &Lab, host: &Machine, guest: &Guest, to: &str) -> Result<()> {
         .context("the kernel does not have allocations fail")?;
     let report: Result<endure::Report> = guest.run_frontend(
         &format!(
-            "endure --handle {VIF} --own {own} --to {to} --mac {} --operations {OPERATIONS} --seed 5",
+            "endure --handle {VIF} --own {own} --to {to} --mac {} --operations {operations} \
+             --seed {seed}",
             mac.trim()
         ),
         lab.limit(2400),
@@ -102,7 +111,7 @@ pub fn fail(lab: &Lab, host: &Machine, guest: &Guest, to: &str) -> Result<()> {
         report.received,
     ));
     ensure!(
-        report.operations >= OPERATIONS && report.unanswered == 0,
+        report.operations >= operations && report.unanswered == 0,
         "{report:?}"
     );
     // What the backend wants to write to xenstore may be lost with the memory for it.
@@ -111,7 +120,7 @@ pub fn fail(lab: &Lab, host: &Machine, guest: &Guest, to: &str) -> Result<()> {
         "the backend got stuck: {report:?}"
     );
     ensure!(
-        slab > 100 && pages > 10 && report.refused > 0 && report.received > 0,
+        slab > operations / 100 && pages > operations / 1000 && report.refused > 0 && report.received > 0,
         "few allocations failed: {slab} slab, {pages} page; {report:?}"
     );
     // It works as before, and nothing is left.

@@ -11,13 +11,16 @@ use super::super::health::{self, Mark};
 use super::super::traffic::{ping, Background, MIB};
 use super::super::Context;
 use super::rig::{frontend_works, Rig, BEHIND, LOAD, VIF};
-use super::{allocations, kmemleak};
+use super::allocations::{self, OPERATIONS};
+use super::kmemleak;
 use crate::guest::Guest;
 use crate::machine::transfer;
 use crate::ui;
 
 /// Slots of the random run.
 const SLOTS: u64 = 300_000;
+/// Operations at a time while allocations fail.
+const SHIFT: u64 = OPERATIONS / 5;
 
 /// Transfers both ways between a guest and its driver domain, one after the other.
 fn both(context: &mut Context, rig: &Rig, bytes: u64) -> Result<()> {
@@ -176,11 +179,20 @@ pub fn random(context: &mut Context, rig: &Rig) -> Result<()> {
     frontend_works(guest, VIF, &own, &to)
 }
 
+/// The emulator seldom keeps a driver domain for all operations. Those that an earlier one has come
+/// through in good health count.
 pub fn faults(context: &mut Context, rig: &Rig) -> Result<()> {
     let lab = context.lab()?;
     let to = rig.driver.served_gateway(VIF);
-    allocations::fail(&lab, &rig.driver, &rig.guest, &to)?;
-    both(context, rig, MIB).context("afterwards")
+    while context.endured < OPERATIONS {
+        let (mark, seed) = (Mark::set_in(&rig.driver, "a shift")?, 5 + context.endured);
+        allocations::fail(&lab, &rig.driver, &rig.guest, &to, SHIFT, seed)?;
+        health::check_in(&rig.driver, "the driver domain", Some(&mark))?;
+        context.endured += SHIFT;
+    }
+    both(context, rig, MIB).context("afterwards")?;
+    context.endured = 0;
+    Ok(())
 }
 
 pub fn leaks(context: &mut Context, rig: &Rig) -> Result<()> {

@@ -5,6 +5,7 @@
 
 use anyhow::{ensure, Context as _, Result};
 
+use self::allocations::OPERATIONS;
 use self::rig::Rig;
 use super::health::{self, Mark};
 use super::traffic::{ping, DOM0, HOST};
@@ -174,7 +175,7 @@ pub fn in_dom0() -> Vec<Test> {
                     pings.or_else(|e| Err(e.context(guest.run("ip addr; ip route")?.stdout)))
                 };
                 works().context("before allocations fail")?;
-                allocations::fail(&lab, &lab.dom0(), &guest, HOST)?;
+                allocations::fail(&lab, &lab.dom0(), &guest, HOST, OPERATIONS, 5)?;
                 works()
             },
         ),
