@@ -11,14 +11,22 @@ use crate::machine::Machine;
 use crate::process::tail_of;
 use crate::setup::DebugKernel;
 
-/// Switches KCSAN on. It watches one access in so many, ten times as often as by itself, for the emulated
-/// processors do little, and each for so many microseconds.
-const WATCH: &str = "cd /sys/module/kcsan/parameters && echo 400 > skip_watch && \
-                     echo 150 > udelay_task && echo 150 > udelay_interrupt && \
-                     echo on > /sys/kernel/debug/kcsan";
-/// Begins to watch.
-pub fn switch_on(driver: &Machine) -> Result<()> {
-    driver.run(WATCH).context("KCSAN cannot be switched on")?;
+/// One access in how many is watched: ten times as many as by itself, for the emulated processors do
+/// little.
+pub const OFTEN: u32 = 400;
+/// The same where the toolstack waits: xl gives a backend ten seconds, and each access that is watched
+/// takes its time.
+pub const SELDOM: u32 = 4000;
+
+/// Has one access in so many be watched, each for 150 microseconds.
+pub fn watch(driver: &Machine, one_in: u32) -> Result<()> {
+    let script = format!(
+        "cd /sys/module/kcsan/parameters && echo {one_in} > skip_watch && echo 150 > udelay_task && \
+         echo 150 > udelay_interrupt && echo on > /sys/kernel/debug/kcsan"
+    );
+    driver
+        .run(&script)
+        .context("KCSAN cannot be switched on")?;
     Ok(())
 }
 

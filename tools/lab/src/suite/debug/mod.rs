@@ -136,7 +136,12 @@ pub fn races() -> Vec<Test> {
         test(
             "kcsan-attach-detach",
             "vifs come and go beside traffic, under KCSAN",
-            |context| watched(context, "attach-detach", domain::attach_detach),
+            |context| {
+                let driver = rig::rig(context)?.driver;
+                kcsan::watch(&driver, kcsan::SELDOM)?;
+                watched(context, "attach-detach", domain::attach_detach)?;
+                kcsan::watch(&driver, kcsan::OFTEN)
+            },
         ),
         test(
             "kcsan-rebind",

@@ -55,7 +55,7 @@ pub fn rig(context: &mut Context) -> Result<Rig> {
             .start()?;
         step.done();
         if context.driver_kernel == DebugKernel::Kcsan {
-            kcsan::switch_on(&driver)?;
+            kcsan::watch(&driver, kcsan::OFTEN)?;
         }
         context.guests.insert(DRIVER, Arc::new(driver));
     }
