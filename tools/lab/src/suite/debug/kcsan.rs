@@ -14,8 +14,8 @@ use crate::setup::DebugKernel;
 /// One access in how many is watched: ten times as many as by itself, for the emulated processors do
 /// little.
 pub const OFTEN: u32 = 400;
-/// The same where the toolstack waits: xl gives a backend ten seconds, and each access that is watched
-/// takes its time.
+/// The same where much goes through xenstore: each access that is watched takes its time, xl gives a
+/// backend ten seconds, and some attacks connect a thousand times.
 pub const SELDOM: u32 = 4000;
 
 /// Has one access in so many be watched, each for 150 microseconds.

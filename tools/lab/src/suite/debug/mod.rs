@@ -136,12 +136,7 @@ pub fn races() -> Vec<Test> {
         test(
             "kcsan-attach-detach",
             "vifs come and go beside traffic, under KCSAN",
-            |context| {
-                let driver = rig::rig(context)?.driver;
-                kcsan::watch(&driver, kcsan::SELDOM)?;
-                watched(context, "attach-detach", domain::attach_detach)?;
-                kcsan::watch(&driver, kcsan::OFTEN)
-            },
+            |context| watched_seldom(context, "attach-detach", domain::attach_detach),
         ),
         test(
             "kcsan-rebind",
@@ -156,7 +151,7 @@ pub fn races() -> Vec<Test> {
         test(
             "kcsan-attacks",
             "every attack of the user-space frontend, under KCSAN",
-            |context| watched(context, "attacks", domain::attacks),
+            |context| watched_seldom(context, "attacks", domain::attacks),
         ),
         test(
             "kcsan-fuzz",
@@ -203,6 +198,18 @@ pub fn in_dom0() -> Vec<Test> {
             },
         ),
     ]
+}
+
+/// [`watched`], where what is timed by others would otherwise take too long under KCSAN.
+fn watched_seldom(
+    context: &mut Context,
+    name: &str,
+    run: fn(&mut Context, &Rig) -> Result<()>,
+) -> Result<()> {
+    let driver = rig::rig(context)?.driver;
+    kcsan::watch(&driver, kcsan::SELDOM)?;
+    watched(context, name, run)?;
+    kcsan::watch(&driver, kcsan::OFTEN)
 }
 
 /// Runs a test between two looks at the driver domain's log.
