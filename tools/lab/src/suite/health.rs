@@ -145,7 +145,11 @@ fn is_race_of_ours(report: &[&str]) -> bool {
     for line in report {
         let frame = line.rsplit("] ").next().unwrap_or(line).trim_start();
         if line.contains(" to 0x") && line.contains(" by ") {
-            frames = if line.contains(FROM_OUTSIDE) { NEAR } else { usize::MAX };
+            frames = if line.contains(FROM_OUTSIDE) {
+                NEAR
+            } else {
+                usize::MAX
+            };
         } else if is_entry(frame) {
             frames = 0;
         } else if frames > 0 && line.contains(OURS) {

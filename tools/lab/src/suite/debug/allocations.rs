@@ -120,7 +120,10 @@ pub fn fail(
         "the backend got stuck: {report:?}"
     );
     ensure!(
-        slab > operations / 100 && pages > operations / 1000 && report.refused > 0 && report.received > 0,
+        slab > operations / 100
+            && pages > operations / 1000
+            && report.refused > 0
+            && report.received > 0,
         "few allocations failed: {slab} slab, {pages} page; {report:?}"
     );
     // It works as before, and nothing is left.

@@ -24,9 +24,7 @@ pub fn watch(driver: &Machine, one_in: u32) -> Result<()> {
         "cd /sys/module/kcsan/parameters && echo {one_in} > skip_watch && echo 150 > udelay_task && \
          echo 150 > udelay_interrupt && echo on > /sys/kernel/debug/kcsan"
     );
-    driver
-        .run(&script)
-        .context("KCSAN cannot be switched on")?;
+    driver.run(&script).context("KCSAN cannot be switched on")?;
     Ok(())
 }
 

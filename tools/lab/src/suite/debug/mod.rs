@@ -221,13 +221,20 @@ fn watched(
     let rig = rig::rig(context)?;
     let races = context.driver_kernel == DebugKernel::Kcsan;
     let mark = Mark::set_in(&rig.driver, name)?;
-    let before = if races { kcsan::watches(&rig.driver)? } else { 0 };
+    let before = if races {
+        kcsan::watches(&rig.driver)?
+    } else {
+        0
+    };
     let mut outcome = run(context, &rig);
     if races && outcome.is_ok() {
         outcome = kcsan::watches(&rig.driver).and_then(|now| {
             let watched = now.saturating_sub(before);
             ui::note(format!("{watched} accesses watched"));
-            ensure!(watched >= kcsan::WATCHES, "only {watched} accesses were watched");
+            ensure!(
+                watched >= kcsan::WATCHES,
+                "only {watched} accesses were watched"
+            );
             Ok(())
         });
     }
