@@ -439,13 +439,22 @@ impl Context {
     }
 }
 
+/// A test that did not pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The test's name.
+    pub test: &'static str,
+    /// The first line of what was wrong.
+    pub why: String,
+}
+
 /// What a run came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Tests that passed.
     pub passed: usize,
-    /// The names of those that did not.
-    pub failed: Vec<&'static str>,
+    /// Those that did not.
+    pub failed: Vec<Failure>,
     /// The names of those that were run again, because the emulator had spoilt them.
     pub again: Vec<&'static str>,
 }
@@ -484,7 +493,10 @@ impl Tally {
             }
             Err(e) => {
                 let tails = context.tails();
-                self.failed.push(test.name);
+                self.failed.push(Failure {
+                    test: test.name,
+                    why: record::first_line(&e),
+                });
                 println!("FAILED  {} ({took:.1} s): {e:#}\n{tails}", test.name);
                 context.reset();
             }
@@ -541,8 +553,9 @@ pub fn run(
             Err(e) => println!("the life cycle's results are lost: {e:#}"),
         }
     }
-    if !sum.failed.is_empty() {
-        println!("failed: {}", sum.failed.join(", "));
+    // Once more, where it is not lost among what the tests printed.
+    for Failure { test, why } in &sum.failed {
+        println!("failed: {test}: {why}");
     }
     sum
 }
