@@ -11,9 +11,7 @@
 //! often depends on when the guest has its turn. What pktgen itself executes in a run is counted
 //! exactly; all of it that is more than it takes for as many frames that are sent at once was in
 //! vain. So were the calls of the kernel that go with each try beyond one for a frame, which begins
-//! with taking the queue's lock: [`vain`] finds what those of one try take.
-
-use std::time::Duration;
+//! with taking the queue's lock: [`Ends::vain`] is what those of one try take.
 
 use anyhow::{ensure, Result};
 
@@ -31,10 +29,16 @@ const GENERATOR: &str = "[pktgen]";
 const LOCK: &str = "_raw_spin_lock";
 /// What each driver calls for every frame that it hands up, and pktgen as well.
 const OF_DRIVERS: &[&str] = &["eth_type_trans"];
-/// Instructions of the generator that are enough to know what it does in vain.
-const ENOUGH: f64 = 2e6;
-/// A function with less than this part of all has no part in the generator's spinning.
-const PART: f64 = 0.01;
+/// What the generator calls at each try to send, whether or not the queue is stopped. Not all of them
+/// are functions in every kernel.
+const OF_A_TRY: &[&str] = &[
+    "__rcu_read_lock",
+    "__rcu_read_unlock",
+    "__local_bh_disable_ip",
+    LOCK,
+    "_raw_spin_unlock",
+    "__local_bh_enable_ip",
+];
 
 /// Instructions for each frame.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +49,8 @@ pub struct Ends {
     pub own: f64,
     /// How often a lock is taken for it.
     pub locks: f64,
+    /// What else of the kernel goes with a try to send in vain.
+    pub vain: f64,
     /// For taking it in and dropping it, without freeing it.
     pub sink: f64,
 }
@@ -127,10 +133,11 @@ pub fn of(station: &mut Station, bytes: u32) -> Result<Ends> {
         generator: sent.total(Owner::Dom0) as f64 / frames,
         own: generators(&sent) / frames,
         locks: locks(&sent) / frames,
+        vain: a_try(&sent),
         sink: sink(&sent, frames, &received, others),
     };
     ensure!(
-        ends.own > 0.0 && ends.sink > 0.0,
+        ends.own > 0.0 && ends.vain > 0.0 && ends.sink > 0.0,
         "nothing was counted: {ends:?}"
     );
     station.ends.insert(bytes, ends);
@@ -159,66 +166,18 @@ fn sink(sent: &Profile, frames: f64, received: &Profile, others: f64) -> f64 {
         .sum()
 }
 
-/// What the calls of the kernel take that the generator makes when it tries in vain to send: the
-/// guest is stopped, and pktgen comes upon a queue that is and stays stopped.
-pub fn vain(station: &mut Station, vif: &str, bytes: u32) -> Result<f64> {
-    if let Some(vain) = station.vain {
-        return Ok(vain);
-    }
-    let dom0 = station.dom0();
-    station.guest(0)?.pause()?;
-    let frames = Frames {
-        interface: vif,
-        // Without an end.
-        count: 0,
-        bytes,
-        receive: false,
-        queues: 1,
+/// What the calls of the kernel take that go with one try to send, each at the price that it has where
+/// frames are sent at once.
+fn a_try(sent: &Profile) -> f64 {
+    let price = |name: &&str| {
+        let of = sent.functions.iter();
+        let instructions: u64 = of
+            .filter(|f| f.owner == Owner::Dom0 && f.name == **name)
+            .map(|f| f.instructions)
+            .sum();
+        instructions as f64 / sent.calls(Owner::Dom0, name).max(1) as f64
     };
-    dom0.run("echo rem_device_all > /proc/net/pktgen/kpktgend_0")?;
-    let generator = dom0.spawn(&pktgen::script(&frames))?;
-    // Its own count of frames stands still then.
-    dom0.run_within(
-        &format!(
-            "d=/proc/net/pktgen/{vif}; old=-1
-             while :; do
-                 new=$(sed -n 's/.*pkts-sofar: \\([0-9]*\\).*/\\1/p' $d 2>/dev/null)
-                 [ \"$new\" = \"$old\" ] && [ \"${{new:-0}}\" -gt 0 ] && exit 0
-                 old=$new
-                 sleep 0.05
-             done"
-        ),
-        station.limit(60),
-    )?;
-    station.count_from_here()?;
-    let profile = loop {
-        // Nothing happens in the lab that could be waited for.
-        std::thread::sleep(Duration::from_millis(100));
-        station.count_to_here(1.0)?;
-        let profile = station.take_count().unwrap_or_default();
-        if generators(&profile) > ENOUGH {
-            break profile;
-        }
-    };
-    dom0.run_within("echo stop > /proc/net/pktgen/pgctrl", station.limit(60))?;
-    generator.wait(station.limit(60))?;
-    station.guest(0)?.unpause()?;
-    let vain = tries(&profile);
-    station.vain = Some(vain);
-    Ok(vain)
-}
-
-/// What dom0's kernel executes at each try, besides the generator. What is done now and then only,
-/// such as the timer's interrupt, is not the generator's.
-fn tries(profile: &Profile) -> f64 {
-    let all = profile.total(Owner::Dom0) as f64;
-    let of = profile.functions.iter();
-    let called: f64 = of
-        .filter(|f| f.owner == Owner::Dom0 && !f.name.ends_with(GENERATOR))
-        .map(|f| f.instructions as f64)
-        .filter(|instructions| *instructions >= PART * all)
-        .sum();
-    called / locks(profile).max(1.0)
+    OF_A_TRY.iter().map(price).sum()
 }
 
 #[cfg(test)]
@@ -256,11 +215,13 @@ mod tests {
         let mut profile = profile(&[
             ("worker[pktgen]", 2000),
             (LOCK, 800),
-            ("enable", 1600),
-            ("tick", 20),
+            ("__local_bh_enable_ip", 1600),
+            ("kfree_skb", 5000),
         ]);
+        // Locks are also taken for other things.
         profile.functions[1].calls = 100;
-        assert_eq!(tries(&profile), 24.0);
+        profile.functions[2].calls = 50;
+        assert_eq!(a_try(&profile), 8.0 + 32.0);
         assert_eq!(locks(&profile), 100.0);
     }
 }

@@ -200,11 +200,6 @@ pub fn queues(station: &mut Station, way: Way, queues: u32) -> Result<()> {
 /// look at it, is found with a single frame, and does not count.
 fn priced(station: &mut Station, link: &Link, way: Way, bytes: u32, ends: Ends) -> Result<()> {
     let _sink = link.sink(station, way)?;
-    let vain = match way {
-        Way::FromGuest => None,
-        Way::ToGuest => Some(ends::vain(station, &link.vif, bytes)?),
-    };
-    // Also takes what that has left in the queue.
     run(station, link, way, bytes, WARM_UP)?;
     let single = run(station, link, way, bytes, 1)?;
     let overhead = station.take_count();
@@ -218,10 +213,10 @@ fn priced(station: &mut Station, link: &Link, way: Way, bytes: u32, ends: Ends) 
     let (profile, _) = station.counted().context("nothing was counted")?;
     let own = ends::generators(profile) / more;
     let locks = ends::locks(profile) / more;
-    let ends = match vain {
-        None => ends.sink,
-        Some(vain) => {
-            let spin = (own - ends.own).max(0.0) + (locks - ends.locks).max(0.0) * vain;
+    let ends = match way {
+        Way::FromGuest => ends.sink,
+        Way::ToGuest => {
+            let spin = (own - ends.own).max(0.0) + (locks - ends.locks).max(0.0) * ends.vain;
             station.note("spin", PER_FRAME, spin);
             ends.generator + spin
         }

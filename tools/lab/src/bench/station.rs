@@ -135,8 +135,6 @@ pub struct Station {
     profiles: Vec<record::Profile>,
     /// What both ends of frames cost, by the frames' size, as far as that was looked at.
     pub(super) ends: HashMap<u32, Ends>,
-    /// What goes with each try of a generator to send in vain, if that was looked at.
-    pub(super) vain: Option<f64>,
 }
 
 impl Station {
@@ -197,7 +195,6 @@ impl Station {
             profiled: None,
             profiles: Vec::new(),
             ends: HashMap::new(),
-            vain: None,
         })
     }
 
