@@ -433,7 +433,12 @@ impl Queue {
         if !self.link.disable() {
             return;
         }
-        trace::fault(&self.device.name(), self.index, self.guest.domid, fault.name());
+        trace::fault(
+            &self.device.name(),
+            self.index,
+            self.guest.domid,
+            fault.name(),
+        );
         if cpu::may_log() {
             pr_err!(
                 "{}: {}: guest {} is at fault: {}; interface disabled until it reconnects\n",
