@@ -15,7 +15,7 @@ pub(crate) struct Guest {
     /// The vif's rate.
     #[pin]
     pub(crate) police: Police,
-    /// Whether it has left while others waited.
+    /// Whether it has lately kept others waiting to the end of a connection.
     pub(crate) standing: Standing,
 }
 

@@ -163,7 +163,7 @@ impl Patience {
     }
 
     /// What waits for the guest is dropped. Whether it found too few buffers.
-    pub(super) fn end(&mut self) -> bool {
+    pub(super) fn take_hunger(&mut self) -> bool {
         self.hunger.take().is_some()
     }
 

@@ -459,7 +459,7 @@ impl Queue {
         self.hold.store(Hold::Nothing.word(), Relaxed);
         let mut rest = self.backlog.take();
         if let Some(work) = work {
-            if work.patience.end() {
+            if work.patience.take_hunger() {
                 self.guest.standing.spoil();
             }
             rest.append(core::mem::replace(&mut work.pending, SkbList::new()));

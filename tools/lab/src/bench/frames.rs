@@ -211,12 +211,10 @@ fn priced(station: &mut Station, link: &Link, way: Way, bytes: u32, ends: Ends) 
     station.note("frames", "1/s", rate);
     station.note("host", PER_FRAME, host);
     let (profile, _) = station.counted().context("nothing was counted")?;
-    let own = ends::generators(profile) / more;
-    let locks = ends::locks(profile) / more;
     let ends = match way {
         Way::FromGuest => ends.sink,
         Way::ToGuest => {
-            let spin = (own - ends.own).max(0.0) + (locks - ends.locks).max(0.0) * ends.vain;
+            let spin = ends::spin(profile, more, &ends)?;
             station.note("spin", PER_FRAME, spin);
             ends.generator + spin
         }

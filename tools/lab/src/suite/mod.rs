@@ -181,8 +181,8 @@ pub struct Context {
     logs: Vec<PathBuf>,
     /// Tests that were run again, because the emulator had spoilt them.
     again: Vec<&'static str>,
-    /// Operations with allocations failing that driver domains have come through in the test under way.
-    endured: u64,
+    /// What driver domains have come through while allocations failed, kept when a test is run again.
+    endured: debug::Endured,
     seed: u64,
 }
 
@@ -201,7 +201,7 @@ impl Context {
             records: Vec::new(),
             logs: Vec::new(),
             again: Vec::new(),
-            endured: 0,
+            endured: debug::Endured::default(),
             seed: 1,
         }
     }
@@ -375,6 +375,7 @@ impl Context {
 
     /// Runs a test, again as often as the emulator spoils it, within bounds.
     fn run(&mut self, test: &Test) -> Result<()> {
+        self.endured = debug::Endured::default();
         let mut tries = 0;
         loop {
             tries += 1;

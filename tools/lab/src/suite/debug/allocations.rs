@@ -5,7 +5,7 @@
 use anyhow::{bail, ensure, Context as _, Result};
 use netback_frontend::endure;
 
-use super::rig::{frontend_works, VIF};
+use super::{frontend_works, VIF};
 use crate::guest::Guest;
 use crate::lab::Lab;
 use crate::machine::Machine;
@@ -60,8 +60,57 @@ for kind in failslab fail_page_alloc; do
 done
 "#;
 
+/// What a backend has come through.
+#[derive(Clone, Debug, Default)]
+pub struct Endured {
+    /// All operations.
+    pub operations: u64,
+    connects: u64,
+    refused: u64,
+    disconnects: u64,
+    stuck: u64,
+    received: u64,
+    /// Allocations of slabs' objects that failed.
+    slab: u64,
+    /// Allocations of pages that failed.
+    pages: u64,
+}
+
+impl Endured {
+    /// Adds what came after that.
+    pub fn add(&mut self, more: &Self) {
+        self.operations += more.operations;
+        self.connects += more.connects;
+        self.refused += more.refused;
+        self.disconnects += more.disconnects;
+        self.stuck += more.stuck;
+        self.received += more.received;
+        self.slab += more.slab;
+        self.pages += more.pages;
+    }
+
+    /// Fails if the backend got stuck more often than a lack of memory explains, or little was tried.
+    pub fn check(&self) -> Result<()> {
+        // What the backend wants to write to xenstore may be lost with the memory for it.
+        ensure!(
+            self.stuck <= self.disconnects / 50,
+            "the backend got stuck: {self:?}"
+        );
+        ensure!(
+            self.operations >= OPERATIONS
+                && self.slab > self.operations / 100
+                && self.pages > self.operations / 1000
+                && self.refused > 0
+                && self.received > 0,
+            "few operations were made, or few allocations failed: {self:?}"
+        );
+        Ok(())
+    }
+}
+
 /// So many operations of the user-space frontend, which follow from `seed`, against a backend in `host`
-/// whose allocations fail.
+/// whose allocations fail. That nothing is left behind is checked, besides memory, for which there is
+/// kmemleak.
 pub fn fail(
     lab: &Lab,
     host: &Machine,
@@ -69,7 +118,7 @@ pub fn fail(
     to: &str,
     operations: u64,
     seed: u64,
-) -> Result<()> {
+) -> Result<Endured> {
     let own = guest.address_of(VIF);
     frontend_works(guest, VIF, &own, to)?;
     let before = Left::count(host)?;
@@ -114,24 +163,22 @@ pub fn fail(
         report.operations >= operations && report.unanswered == 0,
         "{report:?}"
     );
-    // What the backend wants to write to xenstore may be lost with the memory for it.
-    ensure!(
-        report.stuck <= report.disconnects / 50,
-        "the backend got stuck: {report:?}"
-    );
-    ensure!(
-        slab > operations / 100
-            && pages > operations / 1000
-            && report.refused > 0
-            && report.received > 0,
-        "few allocations failed: {slab} slab, {pages} page; {report:?}"
-    );
     // It works as before, and nothing is left.
     frontend_works(guest, VIF, &own, to).context("when allocations no longer fail")?;
-    Left::count(host)?.check(&before)
+    Left::count(host)?.check(&before)?;
+    Ok(Endured {
+        operations: report.operations,
+        connects: report.connects,
+        refused: report.refused,
+        disconnects: report.disconnects,
+        stuck: report.stuck,
+        received: report.received,
+        slab,
+        pages,
+    })
 }
 
-/// What could be left behind, besides memory, for which there is kmemleak.
+/// What could be left behind.
 #[derive(Debug, PartialEq, Eq)]
 struct Left(String);
 
@@ -141,13 +188,14 @@ impl Left {
             echo netdevs $(ls /sys/class/net | wc -l); \
             echo vifs $(ls /sys/bus/xen-backend/devices | grep -c '^vif-'); \
             echo mapped $(grep -c xenbus_map /proc/vmallocinfo)";
-        Ok(Self(host.run(COUNT)?.stdout))
+        let counts = host.run(COUNT)?.stdout;
+        Ok(Self(counts.lines().collect::<Vec<_>>().join(", ")))
     }
 
     fn check(&self, before: &Self) -> Result<()> {
         ensure!(
             self == before,
-            "left behind: there were\n{}and are\n{}",
+            "left behind: there were {}, and are {}",
             before.0,
             self.0
         );

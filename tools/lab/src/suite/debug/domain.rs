@@ -11,10 +11,11 @@ use super::super::health::{self, Mark};
 use super::super::traffic::{ping, Background, MIB};
 use super::super::Context;
 use super::allocations::{self, OPERATIONS};
-use super::kmemleak;
-use super::rig::{frontend_works, Rig, BEHIND, LOAD, VIF};
+use super::rig::{Rig, BEHIND};
+use super::{frontend_works, kcsan, kmemleak, LOAD, VIF};
 use crate::guest::Guest;
 use crate::machine::transfer;
+use crate::setup::DebugKernel;
 use crate::ui;
 
 /// Slots of the random run.
@@ -140,7 +141,12 @@ pub fn attacks(context: &mut Context, rig: &Rig) -> Result<()> {
     let guest = &rig.guest;
     let (own, to) = (guest.address_of(VIF), rig.driver.served_gateway(VIF));
     let (mut held, all) = (0, attack::all());
+    let races = context.driver_kernel == DebugKernel::Kcsan;
     for attack in &all {
+        let seldom = races && kcsan::OF_XENSTORE.contains(&attack.name);
+        if seldom {
+            kcsan::watch(&rig.driver, kcsan::SELDOM)?;
+        }
         let mark = Mark::set_in(&rig.driver, attack.name)?;
         let report: attack::Report = guest
             .run_frontend(
@@ -154,6 +160,9 @@ pub fn attacks(context: &mut Context, rig: &Rig) -> Result<()> {
         ensure!(report.held, "{}: {}", attack.name, report.detail);
         health::check_in(&rig.driver, "the driver domain", Some(&mark))
             .with_context(|| format!("because of the attack {}", attack.name))?;
+        if seldom {
+            kcsan::watch(&rig.driver, kcsan::OFTEN)?;
+        }
         held += 1;
     }
     ui::note(format!("{held} of {} attacks held", all.len()));
@@ -179,20 +188,21 @@ pub fn random(context: &mut Context, rig: &Rig) -> Result<()> {
     frontend_works(guest, VIF, &own, &to)
 }
 
-/// The emulator seldom keeps a driver domain for all operations. Those that an earlier one has come
+/// A driver domain seldom survives all operations under the emulator. Those that an earlier one has come
 /// through in good health count.
 pub fn faults(context: &mut Context, rig: &Rig) -> Result<()> {
     let lab = context.lab()?;
     let to = rig.driver.served_gateway(VIF);
-    while context.endured < OPERATIONS {
-        let (mark, seed) = (Mark::set_in(&rig.driver, "a shift")?, 5 + context.endured);
-        allocations::fail(&lab, &rig.driver, &rig.guest, &to, SHIFT, seed)?;
+    while context.endured.operations < OPERATIONS {
+        let before = context.endured.operations;
+        let mark = Mark::set_in(&rig.driver, &format!("faults from operation {before}"))?;
+        let endured = allocations::fail(&lab, &rig.driver, &rig.guest, &to, SHIFT, 5 + before)?;
+        both(context, rig, MIB).context("afterwards")?;
+        kmemleak::scan(&rig.driver)?;
         health::check_in(&rig.driver, "the driver domain", Some(&mark))?;
-        context.endured += SHIFT;
+        context.endured.add(&endured);
     }
-    both(context, rig, MIB).context("afterwards")?;
-    context.endured = 0;
-    Ok(())
+    context.endured.check()
 }
 
 pub fn leaks(context: &mut Context, rig: &Rig) -> Result<()> {

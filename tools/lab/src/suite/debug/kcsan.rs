@@ -17,6 +17,15 @@ pub const OFTEN: u32 = 400;
 /// The same where much goes through xenstore: each access that is watched takes its time, xl gives a
 /// backend ten seconds, and some attacks connect a thousand times.
 pub const SELDOM: u32 = 4000;
+/// Attacks by what is in xenstore.
+pub const OF_XENSTORE: &[&str] = &[
+    "zero-queues",
+    "watch-flood",
+    "state-storm",
+    "key-garbage",
+    "keys-changing",
+    "bad-rings",
+];
 
 /// Has one access in so many be watched, each for 150 microseconds.
 pub fn watch(driver: &Machine, one_in: u32) -> Result<()> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{ensure, Result};
 
-use super::rig::LOAD;
+use super::LOAD;
 use crate::lab::Lab;
 use crate::machine::Machine;
 
@@ -26,7 +26,7 @@ pub fn scan(host: &Machine) -> Result<()> {
     let found = host.run_within(SCAN, Duration::from_secs(900))?;
     ensure!(
         found.text().is_empty(),
-        "kmemleak finds:\n{}",
+        "kmemleak finds: {}",
         found.text().lines().take(60).collect::<Vec<_>>().join("\n")
     );
     Ok(())

@@ -5,7 +5,7 @@
 use anyhow::{ensure, Result};
 
 use super::super::health::{self, Mark};
-use super::rig::LOAD;
+use super::LOAD;
 use crate::lab::Lab;
 use crate::machine::Machine;
 use crate::setup::{DebugKernel, GuestKernel};
@@ -31,8 +31,10 @@ pub fn with<T>(
     };
     load("insmod /tmp/netback-kunit.ko")?;
     let outcome = act();
-    load(LOAD)?;
-    outcome
+    let back = load(LOAD);
+    let found = outcome?;
+    back?;
+    Ok(found)
 }
 
 /// Runs a suite of KUnit tests and wants all of them to pass.
@@ -48,7 +50,10 @@ pub fn run(lab: &Lab, host: &Machine, suite: &str) -> Result<()> {
     };
     let (passed, failed) = (tests("ok "), tests("not ok "));
     ui::note(format!("{suite}: {passed} tests passed, {failed} failed"));
-    ensure!(passed > 0 && failed == 0, "KUnit says:\n{results}");
+    ensure!(
+        passed > 0 && failed == 0,
+        "{suite}: {passed} tests passed, {failed} failed:\n{results}"
+    );
     Ok(())
 }
 

@@ -3,6 +3,8 @@
 //! The backend in kernels that watch themselves: in a driver domain with KASAN or KCSAN, in a dom0 with
 //! lockdep. Whatever these report fails the test.
 
+use std::time::Duration;
+
 use anyhow::{ensure, Context as _, Result};
 
 use self::allocations::OPERATIONS;
@@ -10,6 +12,8 @@ use self::rig::Rig;
 use super::health::{self, Mark};
 use super::traffic::{ping, DOM0, HOST};
 use super::{test, Context, Test};
+use crate::frontend::PROGRAM;
+use crate::guest::Guest;
 use crate::setup::DebugKernel;
 use crate::ui;
 
@@ -20,7 +24,13 @@ mod kmemleak;
 mod kunit;
 mod rig;
 
+pub use allocations::Endured;
 pub use rig::DRIVER;
+
+/// The vif that is left to the frontend in user space.
+const VIF: u32 = 1;
+/// How the module is loaded anew.
+const LOAD: &str = "insmod /lab/netback.ko max_queues=2";
 
 /// Tests that also run with lockdep's kernel in dom0.
 pub const ALSO_IN_DOM0: &[&str] = &[
@@ -151,7 +161,7 @@ pub fn races() -> Vec<Test> {
         test(
             "kcsan-attacks",
             "every attack of the user-space frontend, under KCSAN",
-            |context| watched_seldom(context, "attacks", domain::attacks),
+            |context| watched(context, "attacks", domain::attacks),
         ),
         test(
             "kcsan-fuzz",
@@ -175,7 +185,8 @@ pub fn in_dom0() -> Vec<Test> {
                     pings.or_else(|e| Err(e.context(guest.run("ip addr; ip route")?.stdout)))
                 };
                 works().context("before allocations fail")?;
-                allocations::fail(&lab, &lab.dom0(), &guest, HOST, OPERATIONS, 5)?;
+                let endured = allocations::fail(&lab, &lab.dom0(), &guest, HOST, OPERATIONS, 5)?;
+                endured.check()?;
                 works()
             },
         ),
@@ -198,6 +209,13 @@ pub fn in_dom0() -> Vec<Test> {
             },
         ),
     ]
+}
+
+/// Has the user-space frontend connect and exchange frames.
+fn frontend_works(guest: &Guest, handle: u32, own: &str, to: &str) -> Result<()> {
+    let script = format!("{PROGRAM} check --handle {handle} --own {own} --to {to}");
+    guest.run_within(&script, Duration::from_secs(240))?;
+    Ok(())
 }
 
 /// [`watched`], where what is timed by others would otherwise take too long under KCSAN.

@@ -3,22 +3,17 @@
 //! A driver domain whose kernel watches itself, and a guest behind it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Result;
 
 use super::super::Context;
-use super::kcsan;
-use crate::frontend::PROGRAM;
+use super::{kcsan, VIF};
 use crate::guest::Guest;
 use crate::lab::Lab;
 use crate::setup::{DebugKernel, GuestKernel};
 use crate::ui;
 
-/// The vif that is left to the frontend in user space.
-pub const VIF: u32 = 1;
-
-/// A driver domain with KASAN and a guest behind it.
+/// A driver domain that watches itself and a guest behind it.
 pub struct Rig {
     pub driver: Arc<Guest>,
     pub guest: Arc<Guest>,
@@ -28,11 +23,9 @@ pub struct Rig {
 /// now and then an interrupt is delivered twice, the second time at the first instruction of its
 /// handler.
 const PARAMETERS: &str = "max_queues=2";
-/// How the module is loaded anew.
-pub const LOAD: &str = "insmod /lab/netback.ko max_queues=2";
-
 /// The driver domain, among the guests that tests share. Tests look at its log themselves.
 pub const DRIVER: &str = "driver that watches itself";
+/// The guest behind it, likewise.
 pub const BEHIND: &str = "behind it";
 
 /// Both, started if need be.
@@ -80,11 +73,4 @@ fn behind(lab: &Lab, driver: &Guest) -> Result<Guest> {
         .start()?;
     guest.await_vif(0)?;
     Ok(guest)
-}
-
-/// Has the user-space frontend connect and exchange frames.
-pub fn frontend_works(guest: &Guest, handle: u32, own: &str, to: &str) -> Result<()> {
-    let script = format!("{PROGRAM} check --handle {handle} --own {own} --to {to}");
-    guest.run_within(&script, Duration::from_secs(240))?;
-    Ok(())
 }
