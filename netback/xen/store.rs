@@ -134,33 +134,30 @@ unsafe impl<W: Watcher> Sync for Watch<W> {}
 impl<W: Watcher> Watch<W> {
     /// Watches `path`.
     pub(crate) fn new(path: CString, watcher: W) -> Result<Pin<KBox<Self>>> {
-        let watch = KBox::pin_init(
+        let node = path.as_char_ptr();
+        KBox::pin_init(
             pin_init!(Self {
-                watch: Opaque::zeroed(),
                 path,
                 watcher,
+                // Last: events come from then on, and only what has been made as a
+                // whole is dropped as one.
+                watch <- Opaque::try_ffi_init(move |watch: *mut bindings::xenbus_watch| {
+                    let wanted = bindings::xenbus_watch {
+                        node,
+                        will_handle: Some(Self::will_handle),
+                        callback: Some(Self::callback),
+                        ..pin_init::zeroed()
+                    };
+                    // SAFETY: the place is ours, and pinned; `Drop` unregisters the
+                    // watch before it goes, and before its node does.
+                    to_result(unsafe {
+                        watch.write(wanted);
+                        bindings::register_xenbus_watch(watch)
+                    })
+                }),
             }? Error),
             GFP_KERNEL,
-        )?;
-
-        // SAFETY: the watch is not registered yet, so it is ours alone.
-        let raw = unsafe { &mut *watch.watch.get() };
-        raw.node = watch.path.as_char_ptr();
-        raw.will_handle = Some(Self::will_handle);
-        raw.callback = Some(Self::callback);
-        let registered = to_result(
-            // SAFETY: `raw` is pinned, and `Drop` unregisters it. Its node
-            // lives as long as it does.
-            unsafe { bindings::register_xenbus_watch(raw) },
-        );
-        match registered {
-            Ok(()) => Ok(watch),
-            Err(e) => {
-                // `Drop` must not unregister what was not registered.
-                raw.callback = None;
-                Err(e)
-            }
-        }
+        )
     }
 
     /// An event is taken if none waits already: whoever writes to a watched key
@@ -194,13 +191,8 @@ impl<W: Watcher> Watch<W> {
 #[pinned_drop]
 impl<W: Watcher> PinnedDrop for Watch<W> {
     fn drop(self: Pin<&mut Self>) {
-        let raw = self.watch.get();
-
-        // SAFETY: xenbus does not write to `callback`.
-        if unsafe { (*raw).callback.is_some() } {
-            // SAFETY: registered in `new`, unregistered only here; waits for a
-            // running callback.
-            unsafe { bindings::unregister_xenbus_watch(raw) };
-        }
+        // SAFETY: registered in `new`, unregistered only here; waits for a running
+        // callback.
+        unsafe { bindings::unregister_xenbus_watch(self.watch.get()) };
     }
 }

@@ -26,8 +26,7 @@ use kernel::prelude::*;
 use kernel::sync::aref::AlwaysRefCounted;
 use kernel::sync::atomic::{
     Atomic,
-    Full,
-    Relaxed, //
+    Full, //
 };
 use kernel::time::delay::fsleep;
 use kernel::time::Delta;
@@ -247,7 +246,6 @@ pub(crate) struct Registration<T: Driver> {
     #[pin]
     driver: Opaque<bindings::xenbus_driver>,
     ids: [bindings::xenbus_device_id; 2],
-    registered: Atomic<bool>,
     shared: T::Shared,
 }
 
@@ -272,36 +270,35 @@ impl<T: Driver> Registration<T> {
         for (to, from) in ids[0].devicetype.iter_mut().zip(T::TYPE.to_bytes()) {
             *to = *from as kernel::ffi::c_char;
         }
-        let this = KBox::pin_init(
-            pin_init!(Self {
-                driver: Opaque::zeroed(),
+        KBox::pin_init(
+            pin_init!(&this in Self {
                 ids,
-                registered: Atomic::new(false),
                 shared,
+                // Last: devices are probed from then on, and only what has been made
+                // as a whole is dropped as one.
+                driver <- Opaque::try_ffi_init(move |driver: *mut bindings::xenbus_driver| {
+                    // SAFETY: the place is ours, and pinned, as the ids are, which have
+                    // been written; `Drop` unregisters the driver before they go.
+                    to_result(unsafe {
+                        driver.write(bindings::xenbus_driver {
+                            ids: (&raw const (*this.as_ptr()).ids).cast(),
+                            allow_rebind: true,
+                            probe: Some(Self::probe),
+                            remove: Some(Self::remove),
+                            otherend_changed: Some(Self::otherend_changed),
+                            uevent: Some(Self::uevent),
+                            ..pin_init::zeroed()
+                        });
+                        bindings::__xenbus_register_backend(
+                            driver,
+                            module.as_ptr().cast(),
+                            crate::MODULE_NAME.as_char_ptr(),
+                        )
+                    })
+                }),
             }? Error),
             GFP_KERNEL,
-        )?;
-
-        let ids = this.ids.as_ptr();
-        // SAFETY: the driver is not registered yet, so it is ours alone.
-        let driver = unsafe { &mut *this.driver.get() };
-        driver.ids = ids;
-        driver.allow_rebind = true;
-        driver.probe = Some(Self::probe);
-        driver.remove = Some(Self::remove);
-        driver.otherend_changed = Some(Self::otherend_changed);
-        driver.uevent = Some(Self::uevent);
-        // SAFETY: `driver` and `ids` are on the heap, pinned, and `Drop`
-        // unregisters the driver before they go.
-        to_result(unsafe {
-            bindings::__xenbus_register_backend(
-                driver,
-                module.as_ptr().cast(),
-                crate::MODULE_NAME.as_char_ptr(),
-            )
-        })?;
-        this.registered.store(true, Relaxed);
-        Ok(this)
+        )
     }
 
     extern "C" fn probe(
@@ -445,9 +442,7 @@ fn set_driver_data(device: &Device, data: *mut c_void) {
 #[pinned_drop]
 impl<T: Driver> PinnedDrop for Registration<T> {
     fn drop(self: Pin<&mut Self>) {
-        if self.registered.load(Relaxed) {
-            // SAFETY: registered in `new`, unregistered only here.
-            unsafe { bindings::xenbus_unregister_driver(self.driver.get()) };
-        }
+        // SAFETY: registered in `new`, unregistered only here.
+        unsafe { bindings::xenbus_unregister_driver(self.driver.get()) };
     }
 }
