@@ -46,7 +46,7 @@ install: modules_install
 	sed 's|/usr/local/sbin|$(PREFIX_SBIN)|' tools/90-netback.rules \
 		> '$(DESTDIR)/etc/udev/rules.d/90-netback.rules'
 	@echo 'netback is installed for $(RELEASE). "netback-reload" moves running guests to it;'
-	@echo '"make uninstall" and "netback-reload --load \"modprobe xen-netback\"" go back.'
+	@echo '"make uninstall" and "tools/netback-reload.sh --load \"modprobe xen-netback\"" go back.'
 
 # vifctl shows vifs; it wants cargo, and is not part of "install".
 vifctl:

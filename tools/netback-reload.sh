@@ -12,10 +12,11 @@
 # (default: modprobe MODULE), and the guests are served by it as before.
 #
 # xenbus holds a reference on the module for every vif, so all of them are unbound first. With the
-# driver goes the network interface, and hotplug-status. MTU, bridge and whether it was up are noted
-# before and put back all at once. An interface that was on no bridge has routes, addresses and
-# whatever else only the vif's own hotplug script knows: that is run again, as the toolstack did when
-# the vif was made. Offloads that were switched are switched again at the end.
+# driver goes the network interface, and hotplug-status. What the interface was like, its bridge, how
+# it was a port of that and whether it was up are noted before and put back all at once. An interface
+# that was on no bridge has routes, addresses, a port of Open vSwitch or whatever else only the vif's
+# own hotplug script knows: that is run again, as the toolstack did when the vif was made. Offloads
+# that were switched are switched again at the end, and so is an alias.
 set -u
 
 bus=/sys/bus/xen-backend
@@ -81,6 +82,50 @@ else
 	[ -n "$back" ] || back="modprobe $from"
 fi
 
+# How many queues the successor will offer a guest, if that can be told.
+offered() {
+	if [ -n "$rebind" ]; then
+		read -r most < "/sys/module/$(serving)/parameters/max_queues"
+	else
+		# A command that is none of these has options that only it knows.
+		case "$load" in
+		*[!A-Za-z0-9_./,=\ -]*) return 1 ;;
+		modprobe\ * | /sbin/modprobe\ *) options=$(modprobe -D ${load#* } 2>/dev/null) || return 1 ;;
+		insmod\ * | /sbin/insmod\ *) options=$load ;;
+		*) return 1 ;;
+		esac
+		most=0
+		for option in $options; do
+			case "$option" in
+			max_queues=*) most=${option#*=} ;;
+			esac
+		done
+	fi
+	# By itself it offers one for each processor, up to eight.
+	if [ "$most" = 0 ]; then
+		most=$(getconf _NPROCESSORS_ONLN)
+		[ "$most" -le 8 ] || most=8
+	fi
+	[ "$most" -gt 0 ] 2>/dev/null
+}
+
+# A guest cannot be served by a backend that offers fewer queues than it has.
+if offered; then
+	for device in "$bus"/drivers/vif/vif-*; do
+		name=${device##*/}
+		[ -z "$rebind" ] || case " $rebind " in
+		*" $name "*) ;;
+		*) continue ;;
+		esac
+		queues=0
+		for queue in "$device"/net/*/queues/rx-*; do
+			[ ! -e "$queue" ] || queues=$((queues + 1))
+		done
+		[ $queues -le "$most" ] ||
+			fail "$name has $queues queues, and at most $most would be offered (max_queues); nothing was done"
+	done
+fi
+
 mkdir -p /run/netback
 # While this is there, netback-hotplug leaves the interfaces to us.
 if ! mkdir "$notes" 2>/dev/null; then
@@ -109,6 +154,49 @@ names() {
 	export vif XENBUS_PATH
 }
 
+# What was switched or set of the port of a bridge that $1 is, as ip takes it.
+port_of() {
+	while read -r file option default; do
+		{ read -r value < "$1/brport/$file"; } 2>/dev/null || continue
+		case "$default$value" in
+		on0) value=off ;;
+		off1) value=on ;;
+		on1 | off0 | "$value$value") continue ;;
+		esac
+		echo "link set $vif type bridge_slave $option $value"
+	done <<-END
+		isolated isolated off
+		learning learning on
+		unicast_flood flood on
+		multicast_flood mcast_flood on
+		broadcast_flood bcast_flood on
+		hairpin_mode hairpin off
+		bpdu_guard guard off
+		root_block root_block off
+		multicast_fast_leave fastleave off
+		multicast_to_unicast mcast_to_unicast off
+		neigh_suppress neigh_suppress off
+		proxyarp proxy_arp off
+		proxyarp_wifi proxy_arp_wifi off
+		multicast_router mcast_router 1
+		priority priority 32
+		path_cost cost 100
+	END
+}
+
+# Its VLANs, as bridge takes them.
+vlans_of() {
+	{ read -r filters < "$1/master/bridge/vlan_filtering" && [ "$filters" = 1 ] &&
+		read -r pvid < "$1/master/bridge/default_pvid"; } 2>/dev/null || return
+	[ "$pvid" = 0 ] || echo "vlan del dev $vif vid $pvid"
+	bridge vlan show dev "$vif" | awk -v vif="$vif" 'NR > 1 {
+		i = $1 == vif ? 2 : 1
+		if ($i !~ /^[0-9-]+$/)
+			next
+		print "vlan add dev", vif, "vid", $i, (/PVID/ ? "pvid" : ""), (/Untagged/ ? "untagged" : "")
+	}'
+}
+
 vifs=
 for device in "$bus"/drivers/vif/vif-*; do
 	[ -e "$device" ] || continue
@@ -122,20 +210,32 @@ for device in "$bus"/drivers/vif/vif-*; do
 	net=/sys/class/net/$vif
 	: > "$notes/$name.ip"
 	: > "$notes/$name.offloads"
+	: > "$notes/$name.alias"
+	{ read -r state < "$device/state"; } 2>/dev/null && [ "$state" = Connected ] &&
+		: > "$notes/$name.connected"
 	# One that was given another name is its script's business.
 	[ -e "$net" ] || continue
 	offloads "$vif" > "$notes/$name.offloads"
+	cat "$net/ifalias" > "$notes/$name.alias"
 	read -r mtu < "$net/mtu"
 	read -r flags < "$net/flags"
+	read -r length < "$net/tx_queue_len"
+	read -r address < "$net/address"
+	like="mtu $mtu txqueuelen $length"
+	[ "$address" = fe:ff:ff:ff:ff:ff ] || like="$like address $address"
+	[ $((flags & 0x80)) = 0 ] || like="$like arp off"
+	[ $((flags & 0x200)) = 0 ] || like="$like allmulticast on"
+	[ $((flags & 0x1000)) != 0 ] || like="$like multicast off"
+	echo "link set $vif $like" > "$notes/$name.ip"
+	[ -e "$net/master/bridge" ] || continue
+	: > "$notes/$name.bridged"
+	master=$(readlink "$net/master")
 	{
-		echo "link set $vif mtu $mtu"
-		if [ -e "$net/master" ]; then
-			master=$(readlink "$net/master")
-			echo "link set $vif master ${master##*/}"
-			[ $((flags & 1)) = 0 ] || echo "link set $vif up"
-			: > "$notes/$name.bridged"
-		fi
-	} > "$notes/$name.ip"
+		echo "link set $vif master ${master##*/}"
+		port_of "$net"
+	} >> "$notes/$name.ip"
+	vlans_of "$net" > "$notes/$name.vlans"
+	[ $((flags & 1)) = 0 ] || echo "link set $vif up" > "$notes/$name.up"
 done
 [ -z "$hurried" ] || echo 1 > "$rcu"
 
@@ -185,6 +285,14 @@ await_interface() {
 	done
 }
 
+# Adds lines that were noted to others. Without a program: the guests wait.
+add() {
+	[ -e "$1" ] || return 0
+	while read -r line; do
+		echo "$line"
+	done < "$1" >> "$2"
+}
+
 # The guests that come back are put where they were; the others' notes are left for who helps them.
 status=0
 there=
@@ -201,21 +309,43 @@ for name in $vifs; do
 		[ -n "$why" ] || echo "netback-reload: $vif does not come back" >&2
 		status=1
 		lost="$lost vif/$domid/$handle"
-		while read -r line; do
-			echo "$line"
-		done < "$notes/$name.ip" >> "$notes/lost"
+		add "$notes/$name.ip" "$notes/lost"
+		add "$notes/$name.up" "$notes/lost"
+		add "$notes/$name.vlans" "$notes/lost.vlans"
 		continue
 	fi
 	there="$there $name"
-	while read -r line; do
-		echo "$line"
-	done < "$notes/$name.ip" >> "$notes/all"
+	add "$notes/$name.ip" "$notes/all"
+	if [ -s "$notes/$name.vlans" ]; then
+		# It is not to be up in the wrong ones.
+		add "$notes/$name.vlans" "$notes/all.vlans"
+		add "$notes/$name.up" "$notes/all.up"
+	else
+		add "$notes/$name.up" "$notes/all"
+	fi
 	[ ! -e "$notes/$name.bridged" ] || plugged="$plugged $XENBUS_PATH/hotplug-status connected"
 done
 if [ -n "$there" ]; then
 	ip -force -batch "$notes/all" || status=1
+	[ ! -e "$notes/all.vlans" ] || bridge -force -batch "$notes/all.vlans" || status=1
+	[ ! -e "$notes/all.up" ] || ip -force -batch "$notes/all.up" || status=1
 fi
 [ -z "$plugged" ] || xenstore-write $plugged || status=1
+
+# Waits until the guest of $vif is connected, for up to ten seconds. A guest that has disconnected does
+# not count; one that was refused does.
+await_connection() {
+	tries=0
+	while { read -r state < "$bus/devices/$name/state"; } 2>/dev/null; do
+		tries=$((tries + 1))
+		case "$state" in
+		Connected | Reconfigur*) return 0 ;;
+		Clos*) xenstore-exists "error/$XENBUS_PATH/error" 2>/dev/null || return 0; return 1 ;;
+		esac
+		[ $tries -lt 500 ] || return 1
+		sleep 0.02
+	done
+}
 
 # The guests are served again. What is left has time, and some of it only a script knows.
 for name in $there; do
@@ -234,10 +364,23 @@ for name in $there; do
 		grep -qx "$feature $was" "$notes/now" ||
 			ethtool -K "$vif" "$feature" "$was" > /dev/null 2>&1
 	done < "$notes/$name.offloads"
+	alias=$(cat "$notes/$name.alias")
+	[ -z "$alias" ] || ip link set dev "$vif" alias "$alias" || status=1
+	if [ -e "$notes/$name.connected" ] && ! await_connection; then
+		error=$(xenstore-read "error/$XENBUS_PATH/error" 2>/dev/null)
+		echo "netback-reload: $vif is not connected again: ${error:-it is in state $state}" >&2
+		echo "Its guest is without network until the vif is attached anew, or the guest started anew." >&2
+		status=1
+	fi
 done
 
 if [ -n "$lost" ]; then
 	mv "$notes/lost" "$leftover"
+	also=
+	if [ -s "$notes/lost.vlans" ]; then
+		mv "$notes/lost.vlans" "$leftover.vlans"
+		also=" and in $leftover.vlans, for 'bridge -force -batch'"
+	fi
 	echo "netback-reload: ${why:+$why; }these vifs are not served:$lost"
 	if [ ! -e "$bus/drivers/vif" ]; then
 		echo "Load a backend by hand (modprobe netback, or modprobe xen-netback), which binds them."
@@ -245,7 +388,7 @@ if [ -n "$lost" ]; then
 		echo "See in the kernel's log why, and bind them by hand in $bus/drivers/vif/."
 	fi
 	echo "Then 'netback-hotplug$lost' has their scripts put the interfaces back, unless udev has"
-	echo "seen to that. What they were like is in $leftover, for 'ip -force -batch'."
+	echo "seen to that. What they were like is in $leftover, for 'ip -force -batch'$also."
 	exit 1
 fi >&2
 if [ -n "$why" ]; then

@@ -25,6 +25,7 @@ mod patience;
 mod pause;
 mod policy;
 pub mod record;
+mod reload;
 mod rings;
 pub mod soak;
 mod steering;
@@ -91,6 +92,7 @@ pub fn suites() -> Vec<Vec<Test>> {
         network::tests(),
         churn::tests(),
         lifecycle::tests(),
+        reload::tests(),
     ]
 }
 
@@ -122,6 +124,7 @@ pub fn lifecycle() -> Vec<Vec<Test>> {
         crowd::tests(),
         kexec::tests(),
         lifecycle::tests(),
+        reload::tests(),
         churn::tests(),
         others,
     ]
