@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What can be seen of a queue in debugfs: `netback/<interface>/queue<n>`.
+//! What can be seen of a connection in debugfs: `netback/<interface>/terms`, and
+//! of its queues: `netback/<interface>/queue<n>`.
 //!
-//! A file shows what the queue's worker last noted, so it can be read at any
+//! A queue's file shows what its worker last noted, so it can be read at any
 //! time without touching what a guest shares.
 
 use crate::netif::ring::Indices;
@@ -14,6 +15,7 @@ use crate::sys::debugfs::{
 use crate::sys::schedule::Entry;
 use crate::vif::queue::Queue;
 use crate::vif::stats::QueueStats;
+use crate::vif::terms::Terms;
 use kernel::fmt;
 use kernel::prelude::*;
 use kernel::str::CString;
@@ -51,6 +53,15 @@ impl Show for Shown {
         }
         Ok(())
     }
+}
+
+/// A connection's file. Dropping it removes the file and waits for readers.
+pub(crate) type TermsFile = File<Arc<Terms>>;
+
+/// Makes the file of what a frontend has negotiated and may change, in its
+/// interface's directory.
+pub(crate) fn terms_file(dir: &Dir, terms: Arc<Terms>) -> Result<TermsFile> {
+    File::new(dir, c"terms", terms)
 }
 
 /// Makes the file of a queue in its interface's directory.

@@ -2,6 +2,8 @@
 
 //! The control ring: how a frontend chooses the hash that spreads its frames over its queues.
 
+use core::fmt;
+
 use super::{
     abi,
     abi::{
@@ -186,6 +188,25 @@ impl Hashing {
             _ => return Err(abi::CTRL_INVALID_PARAMETER),
         };
         Ok(0)
+    }
+}
+
+/// For people to read.
+impl fmt::Display for Hashing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.toeplitz {
+            return writeln!(f, "hash:      none");
+        }
+        writeln!(f, "hash:      toeplitz, types {:#x}", self.types)?;
+        writeln!(f, "key:       {}", self.key)?;
+        write!(f, "mapping:  ")?;
+        for queue in self.mapping.entries() {
+            write!(f, " {queue}")?;
+        }
+        match self.mapping.size() {
+            0 => writeln!(f, " none, by the remainder"),
+            _ => writeln!(f),
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 
 //! Hashes of flows: Toeplitz, and the table that maps a hash to a queue.
 
+use core::fmt;
+
 use super::abi;
 
 /// Bytes of a Toeplitz key.
@@ -94,6 +96,12 @@ impl Key {
     }
 }
 
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
 /// Why a mapping table was not changed; the guest is answered `INVALID_PARAMETER`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MappingError {
@@ -132,6 +140,11 @@ impl Mapping {
     /// How many entries it has.
     pub const fn size(&self) -> u32 {
         self.size
+    }
+
+    /// Its entries.
+    pub fn entries(&self) -> &[u16] {
+        self.table.get(..self.size as usize).unwrap_or(&[])
     }
 
     /// Starts over with a table of `size` zeroes.

@@ -76,6 +76,14 @@ impl Filter {
         self.addresses.get(..self.count).unwrap_or(&[])
     }
 
+    /// The addresses, in no order.
+    pub fn addresses(&self) -> impl Iterator<Item = EthAddr> + '_ {
+        self.keys().iter().map(|key| {
+            let [_, _, addr @ ..] = key.to_be_bytes();
+            addr
+        })
+    }
+
     /// Does what a guest asks for.
     pub fn apply(&mut self, op: MulticastOp) -> Result<(), FilterError> {
         match op {

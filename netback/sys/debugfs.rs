@@ -77,6 +77,12 @@ pub(crate) trait Show: Send + Sync {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
 }
 
+impl<T: Show> Show for Arc<T> {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).show(f)
+    }
+}
+
 /// A file's data, behind what C knows of it.
 #[repr(C)]
 struct Shown<T> {

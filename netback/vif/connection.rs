@@ -4,7 +4,8 @@
 
 use crate::debugfs::{
     self,
-    QueueFile, //
+    QueueFile,
+    TermsFile, //
 };
 use crate::group::Groups;
 use crate::net::device::Registration;
@@ -119,8 +120,9 @@ pub(super) struct Host<'a> {
 /// A connected frontend. Dropping it stops transmission, takes the queues back
 /// from their workers and releases all that they hold, the last queue first.
 pub(super) struct Connection {
-    // Field order is drop order: the files show the queues.
+    // Field order is drop order: the files show the queues and the terms.
     control: Option<ControlRing>,
+    _terms_file: TermsFile,
     files: KVec<QueueFile>,
     queues: KVec<Attached>,
     link: Arc<Link>,
@@ -154,6 +156,8 @@ impl Connection {
         let terms = Arc::pin_init(Terms::new(*features), GFP_KERNEL).map_err(step("allocating"))?;
         let mut this = Self {
             control: None,
+            _terms_file: debugfs::terms_file(dir, terms.clone())
+                .map_err(step("making debugfs files"))?,
             files: KVec::with_capacity(keys.len(), GFP_KERNEL).map_err(allocating)?,
             queues: KVec::with_capacity(keys.len(), GFP_KERNEL).map_err(allocating)?,
             link,

@@ -17,5 +17,5 @@ mod police;
 pub(crate) mod queue;
 mod snapshot;
 pub(crate) mod stats;
-mod terms;
+pub(crate) mod terms;
 pub(crate) mod work;

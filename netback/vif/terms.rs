@@ -17,7 +17,10 @@ use crate::netif::multicast::{
 use crate::netif::negotiate::Features;
 use crate::netif::offload::Hash;
 use crate::netif::rx::RxOptions;
+use crate::sys::cpu::BottomHalvesOff;
+use crate::sys::debugfs::Show;
 use crate::sys::rcu::RcuSlot;
+use kernel::fmt;
 use kernel::new_spinlock;
 use kernel::prelude::*;
 use kernel::sync::atomic::{
@@ -121,6 +124,32 @@ impl Terms {
         self.hashed(skb, |hashing, hash| hashing.queue(hash, queues))
     }
 
+    /// What a filter that is in force lets pass, besides broadcasts.
+    fn show_filter(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.filtering.load(Relaxed) {
+            return writeln!(f, "multicast: all");
+        }
+        if self.everything.load(Relaxed) {
+            return writeln!(
+                f,
+                "multicast: all, what the frontend told another backend is unknown"
+            );
+        }
+        let filter = {
+            let _off = BottomHalvesOff::new();
+            self.filter.lock().clone()
+        };
+
+        write!(f, "multicast:")?;
+        for [a, b, c, d, e, g] in filter.addresses() {
+            write!(f, " {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")?;
+        }
+        match filter.is_empty() {
+            true => writeln!(f, " none"),
+            false => writeln!(f),
+        }
+    }
+
     /// Puts the multicast filter in force, or out of it.
     pub(super) fn set_filtering(&self, on: bool) {
         self.filtering.store(on, Relaxed);
@@ -145,5 +174,20 @@ impl Terms {
             || !is_multicast(address)
             || self.everything.load(Relaxed)
             || self.filter.lock().passes(address)
+    }
+}
+
+impl Show for Terms {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let headroom = self.xdp_headroom.load(Relaxed);
+        let guard = rcu::read_lock();
+
+        writeln!(f, "headroom:  {headroom} bytes")?;
+        match self.hashing.read(&guard) {
+            Some(hashing) => core::fmt::Display::fmt(hashing, f)?,
+            None => writeln!(f, "hash:      none")?,
+        }
+        drop(guard);
+        self.show_filter(f)
     }
 }

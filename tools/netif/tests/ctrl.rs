@@ -325,6 +325,21 @@ fn a_key_shorter_than_the_longest_ends_with_zeroes() {
 }
 
 #[test]
+fn what_was_chosen_can_be_read() {
+    assert_eq!(Hashing::default().to_string(), "hash:      none\n");
+    let mut frontend = Frontend::hashing(4);
+    let text = frontend.hashing.to_string();
+    assert!(
+        text.contains("toeplitz, types 0xf\nkey:       6d5a56da") && text.ends_with("remainder\n"),
+        "{text}"
+    );
+    frontend.must(CTRL_SET_HASH_MAPPING_SIZE, [3, 0, 0]);
+    assert_eq!(frontend.map(1, &[3, 2]), CTRL_SUCCESS);
+    let text = frontend.hashing.to_string();
+    assert!(text.ends_with("\nmapping:   0 3 2\n"), "{text}");
+}
+
+#[test]
 fn a_hash_chooses_the_queue() {
     let mut frontend = Frontend::hashing(4);
     assert_eq!(

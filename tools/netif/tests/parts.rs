@@ -382,6 +382,7 @@ mod multicast {
         // Not there any more: no error.
         filter.apply(MulticastOp::Del(address(1))).unwrap();
         assert_eq!(filter.len(), 1);
+        assert_eq!(filter.addresses().collect::<Vec<_>>(), [address(2)]);
     }
 
     #[test]

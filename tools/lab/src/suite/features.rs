@@ -127,7 +127,7 @@ fn multi_queue(context: &mut Context) -> Result<()> {
         let what = format!("a {} guest with {queues} queues", kind.name());
         let shown = dom0.run(&format!(
             "ls -d /sys/class/net/{interface}/queues/tx-* | wc -l; \
-             ls /sys/kernel/debug/netback/{interface} | wc -l; \
+             ls /sys/kernel/debug/netback/{interface} | grep -c queue; \
              grep -h ^group: /sys/kernel/debug/netback/{interface}/queue* | sort -u | wc -l"
         ))?;
         let shown: Vec<u32> = shown

@@ -194,6 +194,11 @@ fn visible(context: &mut Context) -> Result<()> {
         );
     }
     flow.whole()?;
+    let terms = dom0.read(&format!("/sys/kernel/debug/netback/{interface}/terms"))?;
+    ensure!(
+        terms.contains("hash:      none") && terms.contains("multicast: all"),
+        "the guest's terms read {terms:?}"
+    );
     open_file_keeps_the_module(&lab, &file)?;
     both_ways(&lab, &guest, 4 * MIB, context.seed())?;
     let traced = dom0.run(&format!(
