@@ -34,6 +34,8 @@ impl Show for Shown {
             "disabled by a fault"
         } else if queue.is_leaving() {
             "leaving"
+        } else if queue.is_stalled() {
+            "stalled"
         } else {
             "connected"
         };

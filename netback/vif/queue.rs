@@ -121,6 +121,8 @@ pub(crate) struct Queue {
     /// Frames wait for buffers for longer than a moment: they count neither against
     /// their senders nor against the transmit queue. Written by the worker.
     disowns: Atomic<bool>,
+    /// The guest has left frames waiting for too long. Written by the worker.
+    stalled: Atomic<bool>,
     /// How far the queue is asked to go, a [`Departure`], and how far the worker has
     /// let it.
     departure: Atomic<u32>,
@@ -167,6 +169,7 @@ impl Queue {
             served: Counter::new(),
             hold: Atomic::new(Hold::Nothing.word()),
             disowns: Atomic::new(false),
+            stalled: Atomic::new(false),
             departure: Atomic::new(Departure::Stay as u32),
             departed: Atomic::new(Departure::Stay as u32),
             joining: Mailbox::new(),
@@ -347,6 +350,11 @@ impl Queue {
         self.device.is_running() && self.link.is_admitting()
     }
 
+    /// Whether the guest has left frames waiting for too long.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.stalled.load(Relaxed)
+    }
+
     /// Whether the queue is on its way out.
     pub(crate) fn is_leaving(&self) -> bool {
         self.departure.load(Relaxed) != Departure::Stay as u32
@@ -474,6 +482,7 @@ impl Queue {
     /// sockets may) finds the backlog bounded. Called by the worker.
     pub(crate) fn stall(&self) {
         self.stats.stalls.add(1);
+        self.stalled.store(true, Relaxed);
         self.link.stalled();
         trace::stall(&self.device.name(), self.index, true);
         if cpu::may_log() {
@@ -488,6 +497,7 @@ impl Queue {
 
     /// The guest takes frames again. Called by the worker.
     pub(crate) fn recover(&self) {
+        self.stalled.store(false, Relaxed);
         self.link.recovered();
         trace::stall(&self.device.name(), self.index, false);
     }

@@ -69,16 +69,26 @@ pub fn findings(vif: &Vif) -> Vec<Finding> {
             what,
         });
     };
-    let disabled: Vec<_> = vif
+    let stalled: Vec<_> = vif
         .queues
         .iter()
-        .filter(|queue| queue.state.starts_with("disabled"))
+        .filter(|queue| queue.state == "stalled")
+        .map(|queue| format!("queue {}", queue.number))
         .collect();
-    if !disabled.is_empty() {
-        let faults: Vec<_> = vif.by_reason("fault_").into_keys().collect();
+    if vif
+        .queues
+        .iter()
+        .any(|queue| queue.state.starts_with("disabled"))
+    {
+        let faults: Vec<_> = vif.faults().into_keys().collect();
         find(
             Health::Critical,
             format!("the guest is at fault: {}", faults.join(", ")),
+        );
+    } else if !stalled.is_empty() {
+        find(
+            Health::Critical,
+            format!("{}: the guest makes no room for frames", stalled.join(", ")),
         );
     } else if vif.state == "Connected" && vif.queues.is_empty() {
         // Neither faults nor drops are to be seen, and a carrier says little by itself.
@@ -93,6 +103,17 @@ pub fn findings(vif: &Vif) -> Vec<Finding> {
             "the guest makes no room for frames".to_owned(),
         );
     }
+    // Of a connected one it is from an earlier attempt: nobody takes it away.
+    if let Some(error) = vif.error.as_ref().filter(|_| !vif.is_connected()) {
+        find(
+            Health::Critical,
+            format!(
+                "not connected ({}); xenbus says: {}",
+                vif.state,
+                error.replace(char::is_control, " ")
+            ),
+        );
+    }
     if vif.state == "Connected" && !vif.up {
         find(
             Health::Warning,
@@ -100,7 +121,7 @@ pub fn findings(vif: &Vif) -> Vec<Finding> {
         );
     }
     if let Some(rates) = vif.rates.filter(|rates| rates.drops > 0.0) {
-        let reasons: Vec<_> = vif.by_reason("drop_").into_keys().collect();
+        let reasons: Vec<_> = vif.drops().into_keys().collect();
         find(
             Health::Warning,
             format!(
@@ -117,6 +138,7 @@ pub fn findings(vif: &Vif) -> Vec<Finding> {
 mod tests {
     use super::*;
     use crate::vif::{Queue, Rates};
+    use std::time::Duration;
 
     fn served() -> Vif {
         Vif {
@@ -166,6 +188,79 @@ mod tests {
         vif.queues.clear();
         vif.carrier = false;
         assert_eq!(worst(&vif), None);
+    }
+
+    #[test]
+    fn stalled_queues_are_named() {
+        let mut vif = served();
+        vif.carrier = false;
+        for (number, state) in [(1, "stalled"), (2, "connected"), (3, "stalled")] {
+            vif.queues.push(Queue {
+                number,
+                state: state.into(),
+                ..Queue::default()
+            });
+        }
+        let all = findings(&vif);
+        assert_eq!(all.len(), 1, "{all:?}");
+        assert_eq!(
+            all[0].to_string(),
+            "CRITICAL: vif3.0: queue 1, queue 3: the guest makes no room for frames"
+        );
+    }
+
+    #[test]
+    fn a_refused_guest_is_not_served() {
+        let mut vif = served();
+        vif.error = Some("22 connecting the frontend:\nrx-ring-ref: missing".into());
+        // It was let in at last.
+        assert_eq!(worst(&vif), None);
+        vif.state = "Reconfigured".into();
+        assert_eq!(worst(&vif), None);
+
+        vif.queues.clear();
+        vif.carrier = false;
+        for state in ["Closing", "Closed", "InitWait"] {
+            vif.state = state.into();
+            let all = findings(&vif);
+            assert_eq!(all.len(), 1, "{all:?}");
+            assert_eq!(
+                all[0].to_string(),
+                format!(
+                    "CRITICAL: vif3.0: not connected ({state}); xenbus says: \
+                     22 connecting the frontend: rx-ring-ref: missing"
+                )
+            );
+        }
+        vif.error = None;
+        assert_eq!(worst(&vif), None);
+    }
+
+    #[test]
+    fn what_the_guest_does_not_want_is_no_trouble() {
+        let mut before = served();
+        let mut count = |filtered, expired| {
+            let counters = &mut before.queues[0].counters;
+            counters.insert("drop_multicast_filtered".into(), filtered);
+            counters.insert("drop_expired".into(), expired);
+            before.clone()
+        };
+        let (first, second, third) = (count(1, 0), count(500, 0), count(900, 1));
+        let from = |before: &Vif, now: &Vif| {
+            let mut now = [now.clone()];
+            crate::vif::add_rates(
+                &mut now,
+                std::slice::from_ref(before),
+                Duration::from_secs(1),
+            );
+            findings(&now[0])
+        };
+        assert_eq!(from(&first, &second), []);
+        let dropped = from(&second, &third);
+        assert_eq!(
+            dropped[0].to_string(),
+            "WARNING: vif3.0: 1.0 frames a second are dropped; so far for: expired"
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod show;
 mod vif;
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread::sleep;
@@ -76,6 +76,12 @@ fn twice(machine: &mut Machine, wanted: &[String], interval: Duration) -> Result
     Ok(now)
 }
 
+/// Lines and columns of the terminal, if it knows; a serial console does not.
+fn terminal_size() -> Option<(usize, usize)> {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    (size.ws_row != 0 && size.ws_col != 0).then(|| (size.ws_row.into(), size.ws_col.into()))
+}
+
 fn top(
     machine: &mut Machine,
     wanted: &[String],
@@ -83,7 +89,7 @@ fn top(
     how: (bool, bool),
 ) -> Result<()> {
     let (once, queues) = how;
-    if once || !std::io::stdout().is_terminal() {
+    if once || !io::stdout().is_terminal() {
         println!(
             "{}",
             show::table(&twice(machine, wanted, interval)?, queues)
@@ -93,9 +99,11 @@ fn top(
     let mut before = machine.vifs(wanted)?;
     let mut then = Instant::now();
     loop {
-        // Home, and clear what is below: less flicker than clearing first.
-        print!("\x1b[H");
-        println!("{}\x1b[J", show::table(&before, queues));
+        let screen = show::screen(&show::table(&before, queues), terminal_size());
+        let mut out = io::stdout().lock();
+        out.write_all(screen.as_bytes())?;
+        out.flush()?;
+        drop(out);
         sleep(interval);
         let mut now = machine.vifs(wanted)?;
         vif::add_rates(&mut now, &before, then.elapsed());

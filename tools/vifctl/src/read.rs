@@ -4,12 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, ensure, Context, Result};
 use netback_xen::Xenstore;
 
-use crate::vif::{Counters, Queue, Vif};
+use crate::vif::{Counters, Queue, Vif, CTRL_RING};
 
 /// Counters of the interface that are of interest.
 const INTERFACE_COUNTERS: &[&str] = &[
@@ -23,10 +24,29 @@ const INTERFACE_COUNTERS: &[&str] = &[
     "tx_errors",
 ];
 
+/// What is asked of xenstore.
+trait Nodes {
+    /// Names of the nodes below a node.
+    fn list(&mut self, path: &str) -> io::Result<Vec<String>>;
+
+    /// Reads a node that need not be there.
+    fn find(&mut self, path: &str) -> io::Result<Option<String>>;
+}
+
+impl Nodes for Xenstore {
+    fn list(&mut self, path: &str) -> io::Result<Vec<String>> {
+        self.list(path)
+    }
+
+    fn find(&mut self, path: &str) -> io::Result<Option<String>> {
+        self.find(path)
+    }
+}
+
 /// The machine that is looked at.
 pub struct Machine {
     sys: PathBuf,
-    /// Without it there are no features to show.
+    /// Without it there are neither features nor errors to show.
     store: Option<Xenstore>,
 }
 
@@ -151,7 +171,9 @@ impl Machine {
             ..Vif::default()
         };
         // What xenstore has is nice to know, and no more.
-        let _ = self.read_store(&mut vif);
+        if let Some(store) = &mut self.store {
+            let _ = read_store(store, &mut vif);
+        }
         Some(vif)
     }
 
@@ -169,32 +191,36 @@ impl Machine {
         queues.sort_by_key(|queue| queue.number);
         queues
     }
+}
 
-    fn read_store(&mut self, vif: &mut Vif) -> Result<()> {
-        let store = self.store.as_mut().context("no xenstore")?;
-        let own = format!("backend/vif/{}/{}", vif.domid, vif.handle);
-        let mut all = |dir: &str, wanted: &dyn Fn(&str) -> bool| {
-            let mut keys = BTreeMap::new();
-            for key in store.list(dir)?.into_iter().filter(|k| wanted(k)) {
-                if let Some(value) = store.find(&format!("{dir}/{key}"))? {
-                    keys.insert(key, value);
-                }
+/// Reads what xenstore has of a vif. Paths are relative to this domain's own.
+fn read_store(store: &mut impl Nodes, vif: &mut Vif) -> Result<()> {
+    let own = format!("backend/vif/{}/{}", vif.domid, vif.handle);
+    // Before all else: of a vif in trouble the rest may not be there.
+    let error = store.find(&format!("error/{own}/error"))?;
+    vif.error = error.filter(|error| !error.is_empty());
+    let mut all = |dir: &str, wanted: &dyn Fn(&str) -> bool| {
+        let mut keys = BTreeMap::new();
+        for key in store.list(dir)?.into_iter().filter(|k| wanted(k)) {
+            if let Some(value) = store.find(&format!("{dir}/{key}"))? {
+                keys.insert(key, value);
             }
-            Ok::<_, std::io::Error>(keys)
-        };
-        let mut keys = all(&own, &|_| true)?;
-        vif.mac = keys.remove("mac");
-        vif.rate = keys.remove("rate");
-        let frontend = keys.remove("frontend").context("no frontend")?;
-        keys.retain(|key, _| key.starts_with("feature-") || key.starts_with("multi-queue-"));
-        vif.backend = keys;
-        vif.frontend = all(&frontend, &|key| {
-            ["feature-", "request-", "multi-queue-", "xdp-"]
+        }
+        Ok::<_, io::Error>(keys)
+    };
+    let mut keys = all(&own, &|_| true)?;
+    vif.mac = keys.remove("mac");
+    vif.rate = keys.remove("rate");
+    let frontend = keys.remove("frontend").context("no frontend")?;
+    keys.retain(|key, _| key.starts_with("feature-") || key.starts_with("multi-queue-"));
+    vif.backend = keys;
+    vif.frontend = all(&frontend, &|key| {
+        key == CTRL_RING
+            || ["feature-", "request-", "multi-queue-", "xdp-"]
                 .iter()
                 .any(|prefix| key.starts_with(prefix))
-        })?;
-        Ok(())
-    }
+    })?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -224,6 +250,84 @@ mod tests {
         assert_eq!(queue.counter("rx_packets"), 4800);
         assert_eq!(queue.counter("drop_expired"), 2);
         assert_eq!(queue.counter("tx_packets"), 0);
+    }
+
+    #[test]
+    fn a_stalled_queue_says_so() {
+        let queue = queue(0, &FILE.replace("connected", "stalled"));
+        assert_eq!(queue.state, "stalled");
+    }
+
+    /// A xenstore with these nodes.
+    struct Store(BTreeMap<&'static str, &'static str>);
+
+    impl Nodes for Store {
+        fn list(&mut self, path: &str) -> io::Result<Vec<String>> {
+            let names: Vec<_> = self
+                .0
+                .keys()
+                .filter_map(|node| node.strip_prefix(path)?.strip_prefix('/'))
+                .filter(|name| !name.contains('/'))
+                .map(str::to_owned)
+                .collect();
+            if names.is_empty() {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            Ok(names)
+        }
+
+        fn find(&mut self, path: &str) -> io::Result<Option<String>> {
+            Ok(self.0.get(path).map(|value| (*value).to_owned()))
+        }
+    }
+
+    #[test]
+    fn xenstore_is_read() {
+        const ERROR: &str = "22 connecting the frontend: rx-ring-ref: missing";
+        const FRONTEND: &str = "/local/domain/3/device/vif/0";
+        let mut store = Store(BTreeMap::from([
+            ("error/backend/vif/3/0/error", ERROR),
+            ("error/backend/vif/3/1/error", ""),
+        ]));
+        let mut read = |handle, more: &[(&'static str, &'static str)]| {
+            let mut vif = Vif {
+                domid: 3,
+                handle,
+                ..Vif::default()
+            };
+            store.0.extend(more.iter().copied());
+            let whole = read_store(&mut store, &mut vif).is_ok();
+            (vif, whole)
+        };
+
+        // Also of a vif whose directory is gone.
+        let (vif, whole) = read(0, &[]);
+        assert_eq!((vif.error.as_deref(), whole), (Some(ERROR), false));
+
+        let (vif, whole) = read(
+            0,
+            &[
+                ("backend/vif/3/0/frontend", FRONTEND),
+                ("backend/vif/3/0/mac", "00:16:3e:00:00:01"),
+                ("backend/vif/3/0/feature-sg", "1"),
+                ("backend/vif/3/0/online", "1"),
+                ("/local/domain/3/device/vif/0/tx-ring-ref", "8"),
+                ("/local/domain/3/device/vif/0/ctrl-ring-ref", "10"),
+                ("/local/domain/3/device/vif/0/feature-sg", "1"),
+                ("/local/domain/3/device/vif/0/xdp-headroom", "256"),
+            ],
+        );
+        assert!(whole);
+        assert_eq!(vif.error.as_deref(), Some(ERROR));
+        assert_eq!(vif.mac.as_deref(), Some("00:16:3e:00:00:01"));
+        assert_eq!(vif.backend.keys().collect::<Vec<_>>(), ["feature-sg"]);
+        assert_eq!(
+            vif.frontend.keys().collect::<Vec<_>>(),
+            ["ctrl-ring-ref", "feature-sg", "xdp-headroom"]
+        );
+
+        assert_eq!(read(1, &[]).0.error, None);
+        assert_eq!(read(2, &[]).0.error, None);
     }
 
     #[test]

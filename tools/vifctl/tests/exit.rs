@@ -58,6 +58,24 @@ fn a_check_that_cannot_be_made_ends_with_3_wherever_its_name_stands() {
 }
 
 #[test]
+fn a_stalled_queue_is_critical() {
+    let stalled = machine(Some("state: stalled\n"));
+    let (code, text) = status(stalled.path(), "--interval 0.1 check");
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("CRITICAL: vif3.0: queue 0: "), "{text}");
+}
+
+#[test]
+fn a_table_that_nobody_watches_is_plain() {
+    let good = machine(Some("state: connected\n"));
+    for arguments in ["--interval 0.1", "--interval 0.1 top --once --queues"] {
+        let (code, text) = status(good.path(), arguments);
+        assert_eq!(code, Some(0), "{text}");
+        assert!(text.contains("vif3.0") && !text.contains('\x1b'), "{text}");
+    }
+}
+
+#[test]
 fn a_vif_whose_queues_cannot_be_read_is_unknown() {
     let (code, text) = status(machine(None).path(), "--interval 0.1 check");
     assert_eq!(code, Some(3), "{text}");
