@@ -118,22 +118,37 @@ fn run() -> Result<()> {
     }
 }
 
+/// Ends a transfer when there is such a file.
+fn end_by_file(stream: net::Stream, file: String) {
+    std::thread::spawn(move || {
+        while !std::path::Path::new(&file).exists() {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        net::enough(&stream);
+    });
+}
+
 /// One end of a transfer that does not end with the agent: for guests that are saved meanwhile.
 fn transfer(mut words: impl Iterator<Item = String>) -> Result<()> {
+    let stream = net::Stream::default();
     let mut word = |what| words.next().with_context(|| format!("give {what}"));
     let role = match word("an end: send, or receive")?.as_str() {
-        "send" => NetRole::TcpSend {
-            to: word("an address")?.parse()?,
-            bytes: word("a number of bytes")?.parse()?,
-            seed: word("a seed")?.parse()?,
-        },
+        "send" => {
+            let (to, seed) = (word("an address")?.parse()?, word("a seed")?.parse()?);
+            end_by_file(stream.clone(), word("a file that ends it")?);
+            NetRole::TcpSend {
+                to,
+                bytes: u64::MAX,
+                seed,
+            }
+        }
         "receive" => NetRole::TcpReceive {
             at: word("an address")?.parse()?,
         },
         other => bail!("{other:?} is no end of a transfer"),
     };
     let limit = Duration::from_secs(word("a limit in seconds")?.parse()?);
-    let report = net::play(&role, limit, &net::Stream::default(), || {
+    let report = net::play(&role, limit, &stream, || {
         println!("listening");
     })?;
     println!("{} bytes {:032x}", report.bytes, report.digest);

@@ -4,6 +4,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -19,20 +20,32 @@ const TRIES: u32 = 8;
 /// How long an answer may take; emulated machines are slow.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The stream of a test that goes on, so that the test can be called off.
-pub type Stream = Arc<Mutex<Option<TcpStream>>>;
+/// A test that goes on, as it is known to those who may end it.
+#[derive(Default)]
+pub struct Reins {
+    stream: Mutex<Option<TcpStream>>,
+    enough: AtomicBool,
+}
+
+/// The stream of a test that goes on, so that the test can be ended or called off.
+pub type Stream = Arc<Reins>;
 
 fn remember(slot: &Stream, stream: &TcpStream) -> Result<()> {
-    *lock(slot) = Some(stream.try_clone()?);
+    *lock(&slot.stream) = Some(stream.try_clone()?);
     Ok(())
 }
 
 /// Calls a test off: whoever waits for its stream finds it closed.
 pub fn call_off(slot: &Stream) {
-    if let Some(stream) = lock(slot).as_ref() {
+    if let Some(stream) = lock(&slot.stream).as_ref() {
         // It may have ended by itself.
         let _ = stream.shutdown(Shutdown::Both);
     }
+}
+
+/// Has the sender of a stream come to its end: what it has sent by then arrives.
+pub fn enough(slot: &Stream) {
+    slot.enough.store(true, Ordering::Relaxed);
 }
 
 /// Plays `role`; `ready` is called once a listening end may be connected to.
@@ -131,7 +144,7 @@ fn tcp_send(
     let mut hasher = Hasher::default();
     let mut sent = 0;
     let mut buffer = vec![0; BUFFER];
-    while sent < bytes {
+    while sent < bytes && !slot.enough.load(Ordering::Relaxed) {
         let n = (bytes - sent).min(BUFFER as u64) as usize;
         source.fill(&mut buffer[..n]);
         hasher.update(&buffer[..n]);

@@ -141,7 +141,12 @@ impl Session {
                 }
             }
             ToAgent::Input { id, data } => self.control(id, Control::Input(data)),
-            ToAgent::InputEnd { id } => self.control(id, Control::InputEnd),
+            ToAgent::InputEnd { id } => {
+                self.control(id, Control::InputEnd);
+                if let Some(stream) = lock(&self.table).get(&id).and_then(|r| r.stream.as_ref()) {
+                    net::enough(stream);
+                }
+            }
             ToAgent::Resize { id, terminal } => {
                 if let Some(handle) = lock(&self.table).get(&id).and_then(|r| r.process.as_ref()) {
                     handle.resize(terminal);

@@ -299,6 +299,13 @@ pub struct NetTest {
 }
 
 impl NetTest {
+    /// Has the sender of a stream come to its end: what it has sent by then arrives.
+    pub fn enough(&self) -> Result<()> {
+        self.request.channel().send(&ToAgent::InputEnd {
+            id: self.request.id(),
+        })
+    }
+
     /// Calls it off and waits for its end, whatever that is.
     pub fn call_off(self) {
         let id = self.request.id();

@@ -6,6 +6,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use netback_lab::channel::Channel;
+use netback_lab::suite::traffic::Background;
 use netback_lab::{transfer, Checkout, Machine};
 use netback_proto::Exit;
 
@@ -126,6 +127,18 @@ fn transfers_are_hashed_at_both_ends() {
     .unwrap();
     assert_eq!(result.bytes, 10_000_000);
     assert!(result.mbit_per_s > 0.0);
+}
+
+#[test]
+fn an_endless_transfer_goes_on_until_it_is_ended() {
+    let (from, to) = (agent(), agent());
+    let flow = Background::endless(&from.machine, &to.machine, "127.0.0.1", 78, LIMIT).unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    flow.end().unwrap();
+    // One that cannot be ended any more is none.
+    let flow = Background::endless(&from.machine, &to.machine, "127.0.0.1", 79, LIMIT).unwrap();
+    drop(to);
+    assert!(flow.end().is_err());
 }
 
 #[test]

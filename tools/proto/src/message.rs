@@ -40,7 +40,7 @@ pub enum ToAgent {
         /// The bytes.
         data: Vec<u8>,
     },
-    /// No more [`ToAgent::Input`] will come.
+    /// No more [`ToAgent::Input`] will come; or the sender of a stream has sent enough.
     InputEnd {
         /// Number of the request that takes it.
         id: u32,
@@ -227,7 +227,7 @@ pub enum NetRole {
     TcpSend {
         /// Address to connect to.
         to: SocketAddr,
-        /// How many bytes.
+        /// How many bytes, unless [`ToAgent::InputEnd`] ends it before.
         bytes: u64,
         /// Which bytes.
         seed: u64,

@@ -161,18 +161,11 @@ fn destroy(context: &mut Context) -> Result<()> {
         let seed = context.seed() * 4;
         let dom0 = lab.dom0();
         let flow = Flow::mark(&lab, &[&vif, &bystander.vif_name(0)?])?;
-        let unharmed = Background::begin(&bystander, &dom0, DOM0, 32 * MIB, seed, limit)?;
+        let unharmed = Background::endless(&bystander, &dom0, DOM0, seed, limit)?;
         let doomed = [
-            Background::begin(&guest, &dom0, DOM0, 4096 * MIB, seed + 1, limit)?,
-            Background::begin(&dom0, &guest, &guest.address(), 4096 * MIB, seed + 2, limit)?,
-            Background::begin(
-                &bystander,
-                &guest,
-                &guest.address(),
-                4096 * MIB,
-                seed + 3,
-                limit,
-            )?,
+            Background::endless(&guest, &dom0, DOM0, seed + 1, limit)?,
+            Background::endless(&dom0, &guest, &guest.address(), seed + 2, limit)?,
+            Background::endless(&bystander, &guest, &guest.address(), seed + 3, limit)?,
         ];
         flow.under_way(&lab)?;
         guest.destroy()?;
@@ -182,7 +175,7 @@ fn destroy(context: &mut Context) -> Result<()> {
             !left.status.success(),
             "{vif} is still there after its guest was destroyed"
         );
-        unharmed.whole().context("another guest's transfer")?;
+        unharmed.end().context("another guest's transfer")?;
         ping(&bystander, DOM0, 5, 56, limit)?;
     }
     bystander.destroy()?;
@@ -226,19 +219,18 @@ pub(super) fn reload_rounds(
     let dom0 = lab.dom0();
     for round in 0..rounds {
         let seed = context.seed() * 4;
-        let bytes = 48 * MIB;
         let flow = Flow::mark(&lab, &[&a.vif_name(0)?, &b.vif_name(0)?])?;
         let transfers = [
-            Background::begin(a, &dom0, DOM0, bytes, seed, limit)?,
-            Background::begin(&dom0, a, &a.address(), bytes, seed + 1, limit)?,
-            Background::begin(b, a, &a.address(), bytes, seed + 2, limit)?,
+            Background::endless(a, &dom0, DOM0, seed, limit)?,
+            Background::endless(&dom0, a, &a.address(), seed + 1, limit)?,
+            Background::endless(b, a, &a.address(), seed + 2, limit)?,
         ];
         flow.under_way(&lab)?;
         dom0.run_within(&command, limit)
             .with_context(|| format!("reload {round}"))?;
         for (number, transfer) in transfers.into_iter().enumerate() {
             transfer
-                .whole()
+                .end()
                 .with_context(|| format!("reload {round}: transfer {number}"))?;
         }
         ping(a, &b.address(), 5, 56, limit)?;

@@ -48,7 +48,7 @@ fn again(
     const TIMES: u64 = 2;
     let mut guest = lab.guest().kind(kind).start()?;
     for time in 0..TIMES {
-        let flows = busy(context, lab, &guest, 4096 * MIB)?;
+        let flows = busy(context, lab, &guest)?;
         end(&mut guest).with_context(|| format!("time {time}"))?;
         flows.into_iter().for_each(Background::abandon);
         both_ways(lab, &guest, MIB, context.seed()).with_context(|| format!("time {time}"))?;

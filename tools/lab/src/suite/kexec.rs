@@ -8,7 +8,7 @@ use netback_frontend::session::{Answer, Command};
 use netback_frontend::Config;
 use netif::lifecycle::XenbusState;
 
-use super::lifecycle::{busy, scenario, Found};
+use super::lifecycle::{busy, end, scenario, Found};
 use super::rings::{await_carrier, VIF};
 use super::traffic::{both_ways, Background, Insistence, HOST, MIB};
 use super::{test, Context, Test};
@@ -38,7 +38,7 @@ fn kexec(context: &mut Context) -> Result<()> {
         scenario(context, &lab, name, "pvh", |context| {
             let mut guest = lab.guest().pvh().memory(640).cmdline(line).start()?;
             let uptime = "cut -d. -f1 /proc/uptime";
-            let flows = busy(context, &lab, &guest, 4096 * MIB)?;
+            let flows = busy(context, &lab, &guest)?;
             let before: u64 = guest.run(uptime)?.text().parse()?;
             guest.kexec(by_panic)?;
             flows.into_iter().for_each(Background::abandon);
@@ -82,7 +82,7 @@ fn new_kernel_walk(context: &mut Context) -> Result<()> {
         let own = guest.address_of(VIF);
         frontend.connect(&Config::default())?;
         frontend.check(&own, HOST)?;
-        let flows = busy(context, &lab, &guest, 16 * MIB)?;
+        let flows = busy(context, &lab, &guest)?;
         for time in 0..TIMES {
             // Frames are on their way to the old kernel.
             let sender = Insistence::begin(&lab, &guest, VIF, "0.05")?;
@@ -100,7 +100,7 @@ fn new_kernel_walk(context: &mut Context) -> Result<()> {
                 .check(&own, HOST)
                 .with_context(|| format!("time {time}"))?;
         }
-        super::lifecycle::whole(flows).context("over the guest's other vif")?;
+        end(flows).context("over the guest's other vif")?;
         frontend.disconnect()?;
         drop(frontend);
         guest.destroy()?;

@@ -161,28 +161,24 @@ pub(super) fn await_in_dom0(lab: &Lab, script: &str, what: &str) -> Result<()> {
     Ok(())
 }
 
-/// Transfers both ways between a guest and dom0, which are under way when this returns.
-pub(super) fn busy(
-    context: &mut Context,
-    lab: &Lab,
-    guest: &Guest,
-    bytes: u64,
-) -> Result<[Background; 2]> {
+/// Transfers both ways between a guest and dom0, which are under way when this returns, and until they
+/// are ended.
+pub(super) fn busy(context: &mut Context, lab: &Lab, guest: &Guest) -> Result<[Background; 2]> {
     let (dom0, limit) = (lab.dom0(), lab.limit(400));
     let seed = context.seed() * 2;
     let flow = Flow::mark(lab, &[&guest.vif_name(0)?])?;
     let flows = [
-        Background::begin(guest, &dom0, DOM0, bytes, seed, limit)?,
-        Background::begin(&dom0, guest, &guest.address(), bytes, seed + 1, limit)?,
+        Background::endless(guest, &dom0, DOM0, seed, limit)?,
+        Background::endless(&dom0, guest, &guest.address(), seed + 1, limit)?,
     ];
     flow.under_way(lab)?;
     Ok(flows)
 }
 
-/// Waits for transfers, and wants everything to have arrived.
-pub(super) fn whole<const N: usize>(flows: [Background; N]) -> Result<()> {
+/// Ends transfers, and wants everything to have arrived that was sent.
+pub(super) fn end<const N: usize>(flows: [Background; N]) -> Result<()> {
     for (number, flow) in flows.into_iter().enumerate() {
-        flow.whole().with_context(|| format!("transfer {number}"))?;
+        flow.end().with_context(|| format!("transfer {number}"))?;
     }
     Ok(())
 }
@@ -190,7 +186,7 @@ pub(super) fn whole<const N: usize>(flows: [Background; N]) -> Result<()> {
 fn crash(context: &mut Context) -> Result<()> {
     with_each_kind(context, "crash", Kind::Pv, |context, lab, kind| {
         let mut guest = lab.guest().kind(kind).start()?;
-        let flows = busy(context, lab, &guest, 4096 * MIB)?;
+        let flows = busy(context, lab, &guest)?;
         guest.crash()?;
         flows.into_iter().for_each(Background::abandon);
         both_ways(lab, &guest, MIB, context.seed())?;
@@ -206,7 +202,7 @@ fn frontend_rebind(context: &mut Context) -> Result<()> {
         Kind::Pv,
         |context, lab, kind| {
             let guest = lab.guest().kind(kind).start()?;
-            let flows = busy(context, lab, &guest, 32 * MIB)?;
+            let flows = busy(context, lab, &guest)?;
             for round in 0..3 {
                 guest.run(
                     "cd /sys/bus/xen/drivers/vif && echo vif-0 > unbind && echo vif-0 > bind",
@@ -223,7 +219,7 @@ fn frontend_rebind(context: &mut Context) -> Result<()> {
             )?;
             guest.await_vif(0).context("loaded again")?;
             // The connections have outlived their interface.
-            whole(flows)?;
+            end(flows)?;
             both_ways(lab, &guest, MIB, context.seed())?;
             guest.destroy()?;
             Ok(Found::default())
@@ -259,8 +255,8 @@ pub(super) fn rebind_once(
     let dom0 = lab.dom0();
     let vif = guest.vif_name(0)?;
     let before = settings(lab, &vif)?;
-    let flows = busy(context, lab, guest, 16 * MIB)?;
     let pulse = Pulse::begin(guest, &dom0, DOM0, 1000)?;
+    let flows = busy(context, lab, guest)?;
     dom0.run_within(command, lab.limit(120))?;
     await_in_dom0(
         lab,
@@ -272,8 +268,9 @@ pub(super) fn rebind_once(
         "the new interface should get back to its bridge",
     )?;
     ping(guest, DOM0, 3, 1000, lab.limit(60))?;
+    // The connections go on over the new interface.
+    end(flows)?;
     let pause = pulse.end(lab.limit(60))?;
-    whole(flows)?;
     let after = settings(lab, &vif)?;
     ensure!(
         before == after,

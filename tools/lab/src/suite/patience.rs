@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{ensure, Context as _, Result};
 use netback_frontend::Config;
 
-use super::lifecycle::{busy, whole, with_each_kind, Found};
+use super::lifecycle::{busy, end, with_each_kind, Found};
 use super::rings::{await_carrier, VIF};
 use super::traffic::{both_ways, counter, ping, statistic, Insistence, DOM0, HOST, MIB};
 use super::{test, Context, Test};
@@ -69,7 +69,7 @@ fn await_carrier_off(lab: &Lab, interface: &str) -> Result<()> {
 fn long_pause(context: &mut Context, lab: &Lab, kind: Kind) -> Result<Found> {
     let guest = lab.guest().kind(kind).start()?;
     let interface = guest.vif_name(0)?;
-    let flows = busy(context, lab, &guest, 48 * MIB)?;
+    let flows = busy(context, lab, &guest)?;
     guest.pause()?;
     let sender = Insistence::begin(lab, &guest, 0, INTERVAL)?;
     outlast(lab, &interface, PAUSE)?;
@@ -78,7 +78,7 @@ fn long_pause(context: &mut Context, lab: &Lab, kind: Kind) -> Result<Found> {
     sender.end(lab)?;
     ping(&guest, DOM0, 3, 1000, lab.limit(120))?;
     // The connections have outlived it.
-    whole(flows)?;
+    end(flows)?;
     both_ways(lab, &guest, MIB, context.seed())?;
     guest.destroy()?;
     Ok(Found::default())
@@ -99,9 +99,9 @@ fn stops_reading(context: &mut Context, lab: &Lab, kind: Kind) -> Result<Found> 
     let before = statistic(lab, &interface, "tx_packets")?;
     let sender = Insistence::begin(lab, &guest, VIF, INTERVAL)?;
     // What it takes nothing from is not all that it has.
-    let flows = busy(context, lab, &guest, 8 * MIB)?;
+    let flows = busy(context, lab, &guest)?;
     outlast(lab, &interface, TWO_MINUTES)?;
-    whole(flows).context("over the guest's other vif")?;
+    end(flows).context("over the guest's other vif")?;
     let taken = statistic(lab, &interface, "tx_packets")? - before;
     ensure!(
         taken <= BUFFERS.into(),

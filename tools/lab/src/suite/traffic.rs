@@ -134,6 +134,18 @@ pub struct Background {
 }
 
 impl Background {
+    /// Begins to send, until [`Self::end`]: so that it is under way at whatever happens, however fast
+    /// the machine is.
+    pub fn endless(
+        from: &Machine,
+        to: &Machine,
+        address: &str,
+        seed: u64,
+        limit: Duration,
+    ) -> Result<Self> {
+        Self::begin(from, to, address, u64::MAX, seed, limit)
+    }
+
     /// Begins to send `bytes`.
     pub fn begin(
         from: &Machine,
@@ -162,15 +174,30 @@ impl Background {
 
     /// Waits for the end and wants everything to have arrived.
     pub fn whole(self) -> Result<()> {
+        let bytes = self.bytes;
+        let sent = self.arrived()?;
+        ensure!(sent == bytes, "of {bytes} bytes {sent} were sent");
+        Ok(())
+    }
+
+    /// Has it come to its end, over the connection with which it began, and wants everything to have
+    /// arrived that was sent.
+    pub fn end(self) -> Result<()> {
+        self.sender.enough()?;
+        self.arrived().map(drop)
+    }
+
+    /// Waits for both ends, and says how many bytes have arrived as they were.
+    fn arrived(self) -> Result<u64> {
         let sent = self.sender.wait().context("sending")?;
         let received = self.receiver.wait().context("receiving")?;
         ensure!(
-            received.bytes == self.bytes && received.digest == sent.digest,
+            received.bytes == sent.bytes && received.digest == sent.digest,
             "of {} bytes {} arrived, or they had changed",
-            self.bytes,
+            sent.bytes,
             received.bytes
         );
-        Ok(())
+        Ok(received.bytes)
     }
 
     /// Ends what is left of it: a machine that took part is gone.
