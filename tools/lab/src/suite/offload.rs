@@ -4,27 +4,29 @@
 
 use anyhow::{ensure, Context as _, Result};
 
-use super::traffic::{both_ways, datagrams, ping, FrameSizes, DOM0, MIB};
+use super::traffic::{
+    both_ways, both_ways_over, datagrams, datagrams_over, ping, Family, FrameSizes, DOM0, MIB,
+};
 use super::{test, Context, Test};
 use crate::guest::{Guest, Kind};
 use crate::lab::Lab;
-use crate::machine::Machine;
+use crate::machine::{transfer, Machine};
 
 pub fn tests() -> Vec<Test> {
     vec![
         test(
             "offload-guest",
-            "each offload of the guest's interface off, and all of them",
+            "each offload of the guest's interface off, and all of them, IPv4 and IPv6",
             guest_side,
         ),
         test(
             "offload-dom0",
-            "each offload of dom0's vif off, and all of them",
+            "each offload of dom0's vif off, and all of them, IPv4 and IPv6",
             dom0_side,
         ),
         test(
             "gso",
-            "frames of up to 64 KiB cross in one piece, both ways",
+            "frames of up to 64 KiB cross in one piece, both ways, IPv4 and IPv6",
             gso,
         ),
         test("mtu-1500", "MTU 1500", |c| mtu(c, 1500)),
@@ -89,7 +91,8 @@ fn toggle(
     let features = switchable(&at.run(&show)?.stdout);
     ensure!(
         features.iter().any(|f| f.starts_with("tx-checksum"))
-            && features.contains(&"tx-tcp-segmentation"),
+            && features.contains(&"tx-tcp-segmentation")
+            && features.contains(&"tx-tcp6-segmentation"),
         "{interface} offers only {features:?}; checksum and segmentation offload are missing"
     );
     let mut sets: Vec<Vec<&str>> = features.iter().map(|f| vec![*f]).collect();
@@ -108,10 +111,11 @@ fn toggle(
                 "{feature} of {interface} does not go off"
             );
         }
-        both_ways(lab, guest, 8 * MIB, context.seed())
-            .with_context(|| format!("with {set:?} off"))?;
-        datagrams(lab, guest, 20, 1400, context.seed())
-            .with_context(|| format!("with {set:?} off"))?;
+        for family in Family::ALL {
+            both_ways_over(family, lab, guest, 4 * MIB, context.seed())
+                .and_then(|_| datagrams_over(family, lab, guest, 10, 1400, context.seed()))
+                .with_context(|| format!("with {set:?} off"))?;
+        }
         at.run(&format!("ethtool -K {interface}{}", words("on")))?;
     }
     let listing = at.run(&show)?.stdout;
@@ -121,7 +125,10 @@ fn toggle(
             "{feature} of {interface} does not come on again"
         );
     }
-    both_ways(lab, guest, 16 * MIB, context.seed()).context("with everything on again")?;
+    for family in Family::ALL {
+        both_ways_over(family, lab, guest, 8 * MIB, context.seed())
+            .context("with everything on again")?;
+    }
     Ok(())
 }
 
@@ -142,34 +149,25 @@ fn dom0_side(context: &mut Context) -> Result<()> {
 const LARGE_FRAME: u64 = 8_000;
 
 fn gso(context: &mut Context) -> Result<()> {
+    const BYTES: u64 = 16 * MIB;
     for kind in [Kind::Pv, Kind::Pvh] {
         let guest = context.guest(kind)?;
         let lab = context.lab()?;
-        let sizes = FrameSizes::begin(&lab, &guest.vif_name(0)?)?;
-        crate::machine::transfer(
-            &guest,
-            &lab.dom0(),
-            DOM0,
-            32 * MIB,
-            context.seed(),
-            lab.limit(120),
-        )?;
-        let (from_guest, _) = sizes.end(&lab)?;
-        let sizes = FrameSizes::begin(&lab, &guest.vif_name(0)?)?;
-        crate::machine::transfer(
-            &lab.dom0(),
-            &guest,
-            &guest.address(),
-            32 * MIB,
-            context.seed(),
-            lab.limit(120),
-        )?;
-        let (_, to_guest) = sizes.end(&lab)?;
-        ensure!(
-            from_guest >= LARGE_FRAME && to_guest >= LARGE_FRAME,
-            "{} bytes in a frame from the guest and {to_guest} to it, where {LARGE_FRAME} and more were expected",
-            from_guest
-        );
+        let (dom0, limit) = (lab.dom0(), lab.limit(120));
+        for family in Family::ALL {
+            let (here, there) = (family.dom0(), family.guest(&guest));
+            let sizes = FrameSizes::begin(&lab, &guest.vif_name(0)?)?;
+            transfer(&guest, &dom0, here, BYTES, context.seed(), limit)?;
+            let (from_guest, _) = sizes.end(&lab)?;
+            let sizes = FrameSizes::begin(&lab, &guest.vif_name(0)?)?;
+            transfer(&dom0, &guest, &there, BYTES, context.seed(), limit)?;
+            let (_, to_guest) = sizes.end(&lab)?;
+            ensure!(
+                from_guest >= LARGE_FRAME && to_guest >= LARGE_FRAME,
+                "{family:?}: {from_guest} bytes in a frame from the guest and {to_guest} to it, where \
+                 {LARGE_FRAME} and more were expected"
+            );
+        }
     }
     Ok(())
 }

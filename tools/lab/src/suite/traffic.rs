@@ -36,14 +36,55 @@ pub fn ping(from: &Machine, address: &str, count: u32, size: u32, limit: Duratio
     Ok(())
 }
 
+/// What is sent over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// dom0's address on the bridge.
+    pub fn dom0(self) -> &'static str {
+        match self {
+            Self::V4 => DOM0,
+            Self::V6 => DOM0_V6,
+        }
+    }
+
+    /// A guest's address on it.
+    pub fn guest(self, guest: &Guest) -> String {
+        match self {
+            Self::V4 => guest.address(),
+            Self::V6 => guest.address6(),
+        }
+    }
+}
+
 /// Sends `bytes` from a guest to dom0 and from dom0 to the guest.
 pub fn both_ways(lab: &Lab, guest: &Guest, bytes: u64, seed: u64) -> Result<(Transfer, Transfer)> {
+    both_ways_over(Family::V4, lab, guest, bytes, seed)
+}
+
+/// The same over IPv4 or IPv6.
+pub fn both_ways_over(
+    family: Family,
+    lab: &Lab,
+    guest: &Guest,
+    bytes: u64,
+    seed: u64,
+) -> Result<(Transfer, Transfer)> {
     let limit = lab.limit(240);
-    let dom0 = lab.dom0();
-    let out = transfer(guest, &dom0, DOM0, bytes, seed * 2, limit)
-        .with_context(|| format!("{} to dom0", guest.name()))?;
-    let back = transfer(&dom0, guest, &guest.address(), bytes, seed * 2 + 1, limit)
-        .with_context(|| format!("dom0 to {}", guest.name()))?;
+    let (dom0, address) = (lab.dom0(), family.guest(guest));
+    let out = transfer(guest, &dom0, family.dom0(), bytes, seed * 2, limit)
+        .with_context(|| format!("{} to dom0, {family:?}", guest.name()))?;
+    let back = transfer(&dom0, guest, &address, bytes, seed * 2 + 1, limit)
+        .with_context(|| format!("dom0 to {}, {family:?}", guest.name()))?;
     Ok((out, back))
 }
 
@@ -101,11 +142,25 @@ impl FrameSizes {
 
 /// Sends datagrams both ways, each until it has arrived as it was.
 pub fn datagrams(lab: &Lab, guest: &Guest, count: u32, size: u32, seed: u64) -> Result<()> {
+    datagrams_over(Family::V4, lab, guest, count, size, seed)
+}
+
+/// The same over IPv4 or IPv6.
+pub fn datagrams_over(
+    family: Family,
+    lab: &Lab,
+    guest: &Guest,
+    count: u32,
+    size: u32,
+    seed: u64,
+) -> Result<()> {
     let limit = lab.limit(120);
     let dom0 = lab.dom0();
-    let guest_address = guest.address();
-    let ways: [(&Machine, &Machine, &str); 2] =
-        [(guest, &dom0, DOM0), (&dom0, guest, &guest_address)];
+    let guest_address = family.guest(guest);
+    let ways: [(&Machine, &Machine, &str); 2] = [
+        (guest, &dom0, family.dom0()),
+        (&dom0, guest, &guest_address),
+    ];
     for (from, to, address) in ways {
         let at = SocketAddr::new(address.parse()?, 30_000 + (seed % 10_000) as u16);
         let receiver = to.net(NetRole::UdpReceive { at }, limit)?;
@@ -266,6 +321,16 @@ impl Stream {
 
     /// Begins it. It is under way when this returns.
     pub fn begin(lab: &Lab, guest: &Guest, limit: Duration) -> Result<Self> {
+        Self::begin_over(&[Family::V4], lab, guest, limit)
+    }
+
+    /// The same over IPv4, IPv6, or both at a time.
+    pub fn begin_over(
+        families: &[Family],
+        lab: &Lab,
+        guest: &Guest,
+        limit: Duration,
+    ) -> Result<Self> {
         let (dom0, interface) = (lab.dom0(), guest.vif_name(0)?);
         let before = Flow::mark(lab, &[&interface])?;
         let mut stream = Self {
@@ -274,8 +339,11 @@ impl Stream {
             stop: Arc::default(),
             ways: Vec::new(),
         };
-        stream.go(guest.machine(), dom0.clone(), DOM0.to_owned(), limit);
-        stream.go(dom0, guest.machine(), guest.address(), limit);
+        for family in families {
+            let (here, there) = (family.dom0().to_owned(), family.guest(guest));
+            stream.go(guest.machine(), dom0.clone(), here, limit);
+            stream.go(dom0.clone(), guest.machine(), there, limit);
+        }
         before.under_way(lab)?;
         Ok(stream)
     }
@@ -285,7 +353,7 @@ impl Stream {
         let way = self.ways.len() as u64;
         self.ways.push(std::thread::spawn(move || {
             for number in 0.. {
-                let seed = Self::SEEDS + 2 * number + way;
+                let seed = Self::SEEDS + 4 * number + way;
                 transfer(&from, &to, &address, Self::BYTES, seed, limit)
                     .with_context(|| format!("transfer {number} of a stream to {address}"))?;
                 if stop.load(Ordering::Relaxed) {
