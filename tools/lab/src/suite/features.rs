@@ -99,7 +99,7 @@ fn use_every_queue(
 }
 
 /// Has both queues of a guest carry frames from now on.
-fn use_both_queues(context: &mut Context, lab: &Lab, guest: &Guest) -> Result<()> {
+pub(super) fn use_both_queues(context: &mut Context, lab: &Lab, guest: &Guest) -> Result<()> {
     let before = queue_packets(lab, &guest.vif_name(0)?, 2)?;
     use_every_queue(context, lab, guest, &before).map(drop)
 }

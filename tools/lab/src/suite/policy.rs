@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{ensure, Context as _, Result};
 use netif::credit::MIN_DEPTH;
 
+use super::features::use_both_queues;
 use super::floods::while_flooding;
 use super::health;
 use super::traffic::{both_ways, counter, ping, statistic, Background, DOM0, MIB};
@@ -36,7 +37,7 @@ pub fn tests() -> Vec<Test> {
         ),
         test(
             "threads-and-one-channel",
-            "workers as kernel threads, and one event channel for both directions",
+            "workers as kernel threads, and one event channel for both directions of each queue",
             threads_and_one_channel,
         ),
         test(
@@ -293,18 +294,38 @@ fn threads_and_one_channel(context: &mut Context) -> Result<()> {
         threads.text().trim()
     );
     for kind in [Kind::Pv, Kind::Pvh] {
-        let guest = lab.guest().kind(kind).start()?;
-        let channels = format!("{}-q0", guest.vif_name(0)?);
-        let interrupts = lab.dom0().read("/proc/interrupts")?;
-        ensure!(
-            interrupts.contains(&channels) && !interrupts.contains(&format!("{channels}-")),
-            "{channels} should have one interrupt for both directions"
-        );
+        let guest = lab.guest().kind(kind).vcpus(2).start()?;
+        one_channel_each(&lab, &guest, 2)?;
         both_ways(&lab, &guest, 8 * MIB, context.seed())?;
+        use_both_queues(context, &lab, &guest)?;
+        // What attaches to the rings in use finds one channel for each, too.
+        let rebind = format!("netback-reload --rebind vif-{}-0", guest.domid()?);
+        lab.dom0().run_within(&rebind, lab.limit(120))?;
+        one_channel_each(&lab, &guest, 2).context("bound again")?;
+        ping(&guest, DOM0, 3, 56, lab.limit(60)).context("bound again")?;
+        use_both_queues(context, &lab, &guest).context("bound again")?;
         guest.destroy()?;
     }
     workers_come_home(&lab)?;
     health::check(&lab, None)
+}
+
+/// Wants each of a guest's queues to have one interrupt.
+fn one_channel_each(lab: &Lab, guest: &Guest, queues: u32) -> Result<()> {
+    let interface = guest.vif_name(0)?;
+    let interrupts = lab.dom0().read("/proc/interrupts")?;
+    let names = interrupts.lines().filter_map(|line| {
+        let name = line.split_whitespace().last()?;
+        name.starts_with(&format!("{interface}-q")).then_some(name)
+    });
+    let mut names: Vec<&str> = names.collect();
+    names.sort_unstable();
+    let due: Vec<String> = (0..queues).map(|q| format!("{interface}-q{q}")).collect();
+    ensure!(
+        names == due,
+        "one interrupt for both directions of each queue would be {due:?}, but there are {names:?}"
+    );
+    Ok(())
 }
 
 /// The processors that a worker's thread may run on, by that of its group.
