@@ -10,7 +10,8 @@ use anyhow::{ensure, Context as _, Result};
 use super::churn::load_command;
 use super::health::Counters;
 use super::record::Record;
-use super::traffic::{both_ways, ping, Background, Flow, Pulse, DOM0, MIB};
+use super::rings::VIF;
+use super::traffic::{both_ways, ping, Background, Flow, Pulse, DOM0, HOST, MIB};
 use super::{test, Context, Test};
 use crate::guest::{Guest, Kind};
 use crate::lab::{Driver, Lab};
@@ -60,6 +61,11 @@ pub fn long() -> Vec<Test> {
             "frontend-rebind",
             "the frontend unbound and bound, unloaded and loaded in mid-traffic",
             frontend_rebind,
+        ),
+        test(
+            "detach-in-traffic",
+            "a vif detached under its own transfers and attached again, PV and PVH",
+            |context| with_each_kind(context, "detach-in-traffic", Kind::Pv, detach_in_traffic),
         ),
     ]
 }
@@ -225,6 +231,42 @@ fn frontend_rebind(context: &mut Context) -> Result<()> {
             Ok(Found::default())
         },
     )
+}
+
+/// The vif that goes has connections that outlive it, and the one that stays takes no notice.
+fn detach_in_traffic(context: &mut Context, lab: &Lab, kind: Kind) -> Result<Found> {
+    const TIMES: u64 = 2;
+    let guest = lab.guest().kind(kind).handles(&[0, VIF]).start()?;
+    guest.await_vif(VIF)?;
+    let (dom0, limit) = (lab.dom0(), lab.limit(400));
+    let (interface, own) = (guest.vif_name(VIF)?, guest.address_of(VIF));
+    let beside = busy(context, lab, &guest)?;
+    for time in 0..TIMES {
+        let seed = context.seed() * 2;
+        let flow = Flow::mark(lab, &[&interface])?;
+        let flows = [
+            Background::endless(&guest, &dom0, HOST, seed, limit)?,
+            Background::endless(&dom0, &guest, &own, seed + 1, limit)?,
+        ];
+        flow.under_way(lab)?;
+        guest.detach_vif(VIF)?;
+        let gone = format!("[ ! -e /sys/class/net/{interface} ]");
+        await_in_dom0(lab, &gone, "the interface should go")?;
+        // Or the address of the one that goes is taken for that of the one that comes.
+        guest.run(&format!(
+            "while ip -o addr | grep -q '{own}/'; do sleep 0.05; done"
+        ))?;
+        guest.attach_vif(VIF)?;
+        ping(&guest, HOST, 3, 1000, lab.limit(120))
+            .with_context(|| format!("attached again, time {time}"))?;
+        end(flows).with_context(|| format!("over the vif that went, time {time}"))?;
+    }
+    end(beside).context("over the vif that stayed")?;
+    guest.destroy()?;
+    Ok(Found {
+        events: Some(TIMES),
+        ..Found::default()
+    })
 }
 
 /// Starts udev in dom0, if it does not run yet.
