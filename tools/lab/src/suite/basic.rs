@@ -4,6 +4,7 @@
 
 use anyhow::{ensure, Context as _, Result};
 
+use super::lifecycle::{scenario, Found};
 use super::traffic::{self, both_ways, ping, Background, DOM0, DOM0_V6, MIB};
 use super::{test, Context, Test};
 use crate::guest::Kind;
@@ -147,15 +148,19 @@ fn two_guests(context: &mut Context) -> Result<()> {
 fn reboot(context: &mut Context) -> Result<()> {
     let lab = context.lab()?;
     for kind in [Kind::Pv, Kind::Pvh] {
-        let mut guest = lab.guest().kind(kind).start()?;
-        let before = guest.domid()?;
-        ping(&guest, DOM0, 3, 56, lab.limit(60))?;
-        guest.reboot()?;
-        ensure!(
-            guest.domid()? != before,
-            "the guest has the domain that it had"
-        );
-        both_ways(&lab, &guest, MIB, context.seed())?;
+        scenario(context, &lab, "reboot", kind.name(), |context| {
+            let mut guest = lab.guest().kind(kind).start()?;
+            let before = guest.domid()?;
+            ping(&guest, DOM0, 3, 56, lab.limit(60))?;
+            guest.reboot()?;
+            ensure!(
+                guest.domid()? != before,
+                "the guest has the domain that it had"
+            );
+            both_ways(&lab, &guest, MIB, context.seed())?;
+            guest.destroy()?;
+            Ok(Found::default())
+        })?;
     }
     Ok(())
 }
@@ -163,17 +168,20 @@ fn reboot(context: &mut Context) -> Result<()> {
 fn shutdown(context: &mut Context) -> Result<()> {
     let lab = context.lab()?;
     for kind in [Kind::Pv, Kind::Pvh] {
-        let guest = lab.guest().kind(kind).start()?;
-        let vif = guest.vif_name(0)?;
-        ping(&guest, DOM0, 3, 56, lab.limit(60))?;
-        guest.shutdown()?;
-        let left = lab
-            .dom0()
-            .try_run(&format!("ip link show {vif}"), lab.limit(60))?;
-        ensure!(
-            !left.status.success(),
-            "{vif} is still there after its guest has ended"
-        );
+        scenario(context, &lab, "shutdown", kind.name(), |_| {
+            let guest = lab.guest().kind(kind).start()?;
+            let vif = guest.vif_name(0)?;
+            ping(&guest, DOM0, 3, 56, lab.limit(60))?;
+            guest.shutdown()?;
+            let left = lab
+                .dom0()
+                .try_run(&format!("ip link show {vif}"), lab.limit(60))?;
+            ensure!(
+                !left.status.success(),
+                "{vif} is still there after its guest has ended"
+            );
+            Ok(Found::default())
+        })?;
     }
     Ok(())
 }

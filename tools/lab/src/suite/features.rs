@@ -9,6 +9,7 @@ use netback_proto::FromAgent;
 
 use super::churn::{load_command, reload_rounds};
 use super::health::Counters;
+use super::lifecycle::{scenario, Found, BOTH};
 use super::traffic::{both_ways, counter, datagrams, ping, Background, Stream, DOM0, MIB};
 use super::{test, Context, Test};
 use crate::guest::{Guest, Kind};
@@ -173,16 +174,22 @@ fn multi_queue(context: &mut Context) -> Result<()> {
 }
 
 fn multi_queue_reload(context: &mut Context) -> Result<()> {
+    const ROUNDS: u32 = 2;
     context.drop_guests()?;
     let lab = context.lab()?;
-    let a = lab.guest().pv().vcpus(2).start()?;
-    let b = lab.guest().pvh().vcpus(2).start()?;
-    reload_rounds(context, &a, &b, 2)?;
-    for guest in [&a, &b] {
-        use_both_queues(context, &lab, guest).context("after the reload")?;
-        guest.destroy()?;
-    }
-    Ok(())
+    scenario(context, &lab, "multi-queue-reload", BOTH, |context| {
+        let a = lab.guest().pv().vcpus(2).start()?;
+        let b = lab.guest().pvh().vcpus(2).start()?;
+        reload_rounds(context, &a, &b, ROUNDS)?;
+        for guest in [&a, &b] {
+            use_both_queues(context, &lab, guest).context("after the reload")?;
+            guest.destroy()?;
+        }
+        Ok(Found {
+            events: Some(ROUNDS.into()),
+            ..Found::default()
+        })
+    })
 }
 
 /// What dom0 does to a vif whose guest is paused and so does not notice.
@@ -371,50 +378,68 @@ fn processors_of(lab: &Lab, interface: &str) -> Result<Vec<u32>> {
         .with_context(|| format!("what processors take interrupts of {interface}?"))
 }
 
+/// Whether dom0 has its second processor.
+const SECOND: &str = "/sys/devices/system/cpu/cpu1/online";
+
 fn cpu_hotplug(context: &mut Context) -> Result<()> {
     context.reset();
     let lab = context.lab()?;
+    if context.thorough {
+        // The first time makes what is then kept.
+        lab.guest().pv().vcpus(2).start()?.destroy()?;
+        lab.dom0()
+            .run(&format!("echo 0 > {SECOND} && echo 1 > {SECOND}"))?;
+    }
+    scenario(context, &lab, "cpu-hotplug", Kind::Pv.name(), |context| {
+        processor_goes_and_comes(context, &lab)
+    })
+}
+
+fn processor_goes_and_comes(context: &mut Context, lab: &Lab) -> Result<Found> {
     let (dom0, limit) = (lab.dom0(), lab.limit(300));
     let guest = lab.guest().pv().vcpus(2).start()?;
     let interface = guest.vif_name(0)?;
-    let one = "/sys/devices/system/cpu/cpu1/online";
-    use_both_queues(context, &lab, &guest)?;
+    use_both_queues(context, lab, &guest)?;
     ensure!(
-        processors_of(&lab, &interface)? == [0, 1],
+        processors_of(lab, &interface)? == [0, 1],
         "two queues should have two processors"
     );
-    let stream = Stream::begin(&lab, &guest, limit)?;
-    dom0.run(&format!("echo 0 > {one}"))
+    let stream = Stream::begin(lab, &guest, limit)?;
+    dom0.run(&format!("echo 0 > {SECOND}"))
         .context("taking a processor away from dom0")?;
     stream.goes_on().context("after a processor went")?;
     stream.end().context("while a processor went")?;
     ensure!(
-        processors_of(&lab, &interface)? == [0],
+        processors_of(lab, &interface)? == [0],
         "all interrupts should have moved"
     );
     let late = lab.guest().pv().start()?;
-    both_ways(&lab, &late, MIB, context.seed()).context("a guest that came meanwhile")?;
+    both_ways(lab, &late, MIB, context.seed()).context("a guest that came meanwhile")?;
     ensure!(
-        processors_of(&lab, &late.vif_name(0)?)? == [0],
+        processors_of(lab, &late.vif_name(0)?)? == [0],
         "a new queue should be where a processor is"
     );
-    let stream = Stream::begin(&lab, &guest, limit)?;
-    dom0.run(&format!("echo 1 > {one}"))
+    let stream = Stream::begin(lab, &guest, limit)?;
+    dom0.run(&format!("echo 1 > {SECOND}"))
         .context("giving dom0 its processor back")?;
     stream.goes_on().context("after a processor came")?;
     stream.end().context("while a processor came")?;
-    use_both_queues(context, &lab, &guest).context("with the processor back")?;
+    use_both_queues(context, lab, &guest).context("with the processor back")?;
     // A queue is moved home with the next event that it deals with.
     for round in 0.. {
-        if processors_of(&lab, &interface)? == [0, 1] {
+        if processors_of(lab, &interface)? == [0, 1] {
             break;
         }
         ensure!(round < 40, "the interrupts have not come back");
-        datagrams(&lab, &guest, 1, 100, context.seed())?;
+        datagrams(lab, &guest, 1, 100, context.seed())?;
     }
-    both_ways(&lab, &guest, 4 * MIB, context.seed())?;
+    both_ways(lab, &guest, 4 * MIB, context.seed())?;
     late.destroy()?;
-    guest.destroy()
+    guest.destroy()?;
+    Ok(Found {
+        events: Some(2),
+        ..Found::default()
+    })
 }
 
 /// Whether a guest answers a ping to all stations: a multicast frame reaches it.

@@ -9,7 +9,7 @@ use anyhow::{ensure, Context as _, Result};
 
 use super::churn::load_command;
 use super::health::Counters;
-use super::record::Record;
+use super::record::{self, Record};
 use super::rings::VIF;
 use super::traffic::{both_ways, ping, Background, Flow, Pulse, DOM0, HOST, MIB};
 use super::{test, Context, Test};
@@ -70,6 +70,9 @@ pub fn long() -> Vec<Test> {
     ]
 }
 
+/// What guests a scenario has that wants one of each kind.
+pub(super) const BOTH: &str = "pv and pvh";
+
 /// What a scenario found, besides that all went well.
 #[derive(Default)]
 pub(super) struct Found {
@@ -88,20 +91,43 @@ pub(super) fn scenario(
     guest: &str,
     run: impl FnOnce(&mut Context) -> Result<Found>,
 ) -> Result<()> {
+    let repetitions = context.thorough.then_some(1);
+    recorded(context, lab, name, guest, repetitions, run)
+}
+
+/// The same, where something is done so many times; what dom0 has is counted in every run.
+pub(super) fn counted_scenario(
+    context: &mut Context,
+    lab: &Lab,
+    name: &str,
+    guest: &str,
+    repetitions: u32,
+    run: impl FnOnce(&mut Context) -> Result<Found>,
+) -> Result<()> {
+    recorded(context, lab, name, guest, Some(repetitions), run)
+}
+
+fn recorded(
+    context: &mut Context,
+    lab: &Lab,
+    name: &str,
+    guest: &str,
+    repetitions: Option<u32>,
+    run: impl FnOnce(&mut Context) -> Result<Found>,
+) -> Result<()> {
     let start = Instant::now();
     let mut leaked = None;
-    let thorough = context.thorough;
     let counted = |context: &mut Context| {
-        if !thorough {
+        let Some(repetitions) = repetitions else {
             return run(context);
-        }
+        };
         let before = Counters::take(lab)?;
         let found = run(context)?;
         // Connections to guests that are no more hold memory until they are given up.
         lab.dom0()
             .run("ss -K dst 10.0.0.0/8 >/dev/null 2>&1 || true")?;
         let after = Counters::take(lab)?;
-        let grown = after.grown(&before, 1);
+        let grown = after.grown(&before, repetitions);
         leaked = Some(grown.clone());
         ensure!(grown.is_empty(), "leaked: {grown:?} ({before}; {after})");
         Ok(found)
@@ -109,13 +135,16 @@ pub(super) fn scenario(
     let outcome = counted(context);
     let found = outcome.as_ref().ok();
     let record = Record {
+        test: context.test.to_owned(),
         scenario: name.to_owned(),
         guest: guest.to_owned(),
-        verdict: if found.is_some() { "ok" } else { "FAILED" }.to_owned(),
-        why: outcome.as_ref().err().map(|e| {
-            let why = format!("{e:#}");
-            why.lines().next().unwrap_or_default().to_owned()
-        }),
+        verdict: if found.is_some() {
+            record::OK
+        } else {
+            record::FAILED
+        }
+        .to_owned(),
+        why: outcome.as_ref().err().map(record::first_line),
         pause_ms: found.and_then(|f| f.pause_ms),
         icount: found.and_then(|f| f.icount),
         leaked,
@@ -420,8 +449,18 @@ enum Leaves {
 }
 
 fn reload_fails(context: &mut Context) -> Result<()> {
-    let lab = context.lab()?;
     let guest = context.guest(Kind::Pv)?;
+    let lab = context.lab()?;
+    scenario(
+        context,
+        &lab,
+        "reload-fails",
+        guest.kind().name(),
+        |context| reloads_that_fail(context, &lab, &guest),
+    )
+}
+
+fn reloads_that_fail(context: &mut Context, lab: &Lab, guest: &Guest) -> Result<Found> {
     let (dom0, limit) = (lab.dom0(), lab.limit(120));
     let driver = context.driver();
     let (module, load) = (driver.module(), load_command(driver));
@@ -491,7 +530,8 @@ fn reload_fails(context: &mut Context) -> Result<()> {
             Leaves::Nobody,
         ),
     ];
-    let before = settings(&lab, &vif)?;
+    let events = cases.len() as u64;
+    let before = settings(lab, &vif)?;
     let index = || -> Result<String> { dom0.read(&format!("/sys/class/net/{vif}/ifindex")) };
     for (arguments, sentences, leaves) in cases {
         let index_before = index()?;
@@ -528,19 +568,22 @@ fn reload_fails(context: &mut Context) -> Result<()> {
         );
         dom0.run("[ ! -e /run/netback/reload ]")
             .with_context(|| format!("{command} leaves its notes behind"))?;
-        ping(&guest, DOM0, 3, 1000, limit).with_context(|| format!("after {command}"))?;
-        let after = settings(&lab, &vif)?;
+        ping(guest, DOM0, 3, 1000, limit).with_context(|| format!("after {command}"))?;
+        let after = settings(lab, &vif)?;
         ensure!(
             before == after,
             "{command}: the interface was\n{before}\nand is now\n{after}"
         );
         if !matches!(leaves, Leaves::All) {
-            both_ways(&lab, &guest, MIB, context.seed())
+            both_ways(lab, guest, MIB, context.seed())
                 .with_context(|| format!("after {command}"))?;
         }
     }
     dom0.run(&format!("rm -r /run/fakes; ip link set {vif} mtu 1500"))?;
-    Ok(())
+    Ok(Found {
+        events: Some(events),
+        ..Found::default()
+    })
 }
 
 /// A driver domain and a guest of its, with what they find working between them and dom0.
@@ -619,6 +662,12 @@ fn driver_domain(context: &mut Context) -> Result<()> {
 fn vifctl(context: &mut Context) -> Result<()> {
     let guest = context.guest(Kind::Pv)?;
     let lab = context.lab()?;
+    scenario(context, &lab, "vifctl", guest.kind().name(), |context| {
+        shown_by_vifctl(context, &lab, &guest)
+    })
+}
+
+fn shown_by_vifctl(context: &mut Context, lab: &Lab, guest: &Guest) -> Result<Found> {
     let (dom0, limit) = (lab.dom0(), lab.limit(120));
     let vif = guest.vif_name(0)?;
     let read = |arguments: &str| -> Result<serde_json::Value> {
@@ -627,7 +676,7 @@ fn vifctl(context: &mut Context) -> Result<()> {
             .with_context(|| format!("vifctl {arguments} printed {:?}", output.stdout))
     };
 
-    let flow = Background::begin(&guest, &dom0, DOM0, 4096 * MIB, context.seed(), limit)?;
+    let flow = Background::endless(guest, &dom0, DOM0, context.seed(), limit)?;
     let all = read(&format!("json {vif}"))?;
     let seen = &all[0];
     ensure!(
@@ -669,5 +718,5 @@ fn vifctl(context: &mut Context) -> Result<()> {
         "vifctl check of no vif ended with {}",
         nobody.status
     );
-    Ok(())
+    Ok(Found::default())
 }

@@ -153,18 +153,6 @@ pub fn kcsan() -> Vec<Vec<Test>> {
 /// Those of all three that are enough for a quick look.
 pub use debug::QUICK as QUICK_DEBUG;
 
-/// What kinds of guests a test of the life cycle has that does not record its scenarios.
-fn guests_of(test: &str) -> &'static str {
-    match test {
-        "reboot"
-        | "shutdown"
-        | "destroy-in-traffic"
-        | "reload-in-traffic"
-        | "user-space-frontend" => "pv and pvh",
-        _ => "pv",
-    }
-}
-
 /// What tests share: a lab and guests that stay up from one to the next.
 pub struct Context {
     driver: Driver,
@@ -178,6 +166,8 @@ pub struct Context {
     guests: HashMap<&'static str, Arc<Guest>>,
     /// Tests take their time and count what is left after each scenario.
     thorough: bool,
+    /// The test under way.
+    test: &'static str,
     /// What became of scenarios of the life cycle.
     records: Vec<Record>,
     /// Where the labs' logs are, the shared one's and those of the test under way.
@@ -201,6 +191,7 @@ impl Context {
             traces_allocations: false,
             guests: HashMap::new(),
             thorough: false,
+            test: "",
             records: Vec::new(),
             logs: Vec::new(),
             again: Vec::new(),
@@ -378,6 +369,7 @@ impl Context {
 
     /// Runs a test, again as often as the emulator spoils it, within bounds.
     fn run(&mut self, test: &Test) -> Result<()> {
+        self.test = test.name;
         self.endured = debug::Endured::default();
         let mut tries = 0;
         loop {
@@ -478,17 +470,12 @@ impl Tally {
         let scenarios = context.records.len();
         let outcome = context.run(test);
         let took = start.elapsed().as_secs_f64();
-        if context.thorough && context.records.len() == scenarios {
-            // It is a scenario by itself, with guests of its choice.
-            let why = outcome.as_ref().err();
-            context.records.push(Record {
-                scenario: test.name.to_owned(),
-                guest: guests_of(test.name).to_owned(),
-                verdict: if why.is_none() { "ok" } else { "FAILED" }.to_owned(),
-                why: why.map(record::first_line),
-                seconds: took,
-                ..Record::default()
-            });
+        let last = context.records[scenarios..].last();
+        let told = last.is_some_and(|last| outcome.is_ok() || last.verdict == record::FAILED);
+        if context.thorough && !told {
+            let error = outcome.as_ref().err();
+            let record = Record::of_test(test.name, error, took);
+            context.records.push(record);
         }
         match outcome {
             Ok(()) => {

@@ -8,6 +8,7 @@ use netback_frontend::queue::Step;
 use netback_frontend::session::Command;
 use netback_frontend::Config;
 
+use super::lifecycle::{scenario, Found, BOTH};
 use super::rings::{own, VIF};
 use super::traffic::HOST;
 use super::{test, Context, Test};
@@ -42,6 +43,13 @@ fn is_asked_for_its_address(lab: &Lab, frontend: &mut Frontend, own: &str) -> Re
 fn user_space_frontend(context: &mut Context) -> Result<()> {
     let pv = context.ring_guest()?;
     let lab = context.lab()?;
+    scenario(context, &lab, "user-space-frontend", BOTH, |_| {
+        walk(&lab, &pv)?;
+        Ok(Found::default())
+    })
+}
+
+fn walk(lab: &Lab, pv: &Guest) -> Result<()> {
     let mut frontend = pv.frontend(VIF)?;
     for split_channels in [true, false] {
         frontend.connect(&Config {
@@ -50,7 +58,7 @@ fn user_space_frontend(context: &mut Context) -> Result<()> {
             start: 0u32.wrapping_sub(20),
             ..Config::default()
         })?;
-        frontend.check(&own(&pv), HOST)?;
+        frontend.check(&own(pv), HOST)?;
         let status = frontend.status()?;
         ensure!(
             status.backend_state == "Connected"
@@ -73,7 +81,7 @@ fn user_space_frontend(context: &mut Context) -> Result<()> {
         "refused, but {status:?}"
     );
     frontend.connect(&Config::default())?;
-    frontend.check(&own(&pv), HOST)?;
+    frontend.check(&own(pv), HOST)?;
     frontend.disconnect()?;
     let status = frontend.status()?;
     ensure!(
@@ -82,11 +90,11 @@ fn user_space_frontend(context: &mut Context) -> Result<()> {
     );
 
     queue_by_itself(&mut frontend)?;
-    is_asked_for_its_address(&lab, &mut frontend, &own(&pv))?;
+    is_asked_for_its_address(lab, &mut frontend, &own(pv))?;
 
     // The backend goes in mid-connection: stopping frees everything all the same.
     frontend.connect(&Config::default())?;
-    ensure!(held(&pv)? > 0, "connected, and holds nothing");
+    ensure!(held(pv)? > 0, "connected, and holds nothing");
     let domid = pv.domid()?;
     lab.dom0()
         .run(&format!("xl network-detach {domid} {VIF}"))
@@ -95,7 +103,7 @@ fn user_space_frontend(context: &mut Context) -> Result<()> {
     if let Err(gone) = frontend.disconnect() {
         ui::note(format!("without its vif a frontend says: {gone:#}"));
     }
-    let left = held(&pv)?;
+    let left = held(pv)?;
     ensure!(
         left == 0,
         "{left} files of grants and event channels are still held"
@@ -115,7 +123,7 @@ fn user_space_frontend(context: &mut Context) -> Result<()> {
     pv.attach_user_vif(VIF)?;
     let mut frontend = pv.frontend(VIF)?;
     frontend.connect(&Config::default())?;
-    frontend.check(&own(&pv), HOST)?;
+    frontend.check(&own(pv), HOST)?;
     drop(frontend);
 
     // A vif is taken away from the kernel's frontend, and given back.

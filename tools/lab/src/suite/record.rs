@@ -11,9 +11,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkout::Checkout;
 
+/// The verdicts.
+pub const OK: &str = "ok";
+pub const FAILED: &str = "FAILED";
+
+/// In the place of a guest: a test failed outside of its scenarios.
+const NONE: &str = "none";
+
 /// One scenario with one kind of guest.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
+    /// The test that it belongs to.
+    #[serde(default)]
+    pub test: String,
     /// What was done.
     pub scenario: String,
     /// To what kind of guest.
@@ -43,6 +53,19 @@ pub struct Record {
 }
 
 impl Record {
+    /// What became of a test, if none of its scenarios tells.
+    pub fn of_test(test: &str, error: Option<&anyhow::Error>, seconds: f64) -> Self {
+        Self {
+            test: test.to_owned(),
+            scenario: test.to_owned(),
+            guest: NONE.to_owned(),
+            verdict: if error.is_none() { OK } else { FAILED }.to_owned(),
+            why: error.map(first_line),
+            seconds,
+            ..Self::default()
+        }
+    }
+
     fn is_about(&self, other: &Self) -> bool {
         (&self.scenario, &self.guest, self.icount) == (&other.scenario, &other.guest, other.icount)
     }
@@ -56,6 +79,8 @@ pub fn first_line(error: &anyhow::Error) -> String {
 
 /// Puts `new` in the place of what `all` has of the same scenarios.
 fn merge(all: &mut Vec<Record>, new: &[Record]) {
+    // What failed outside of scenarios does so until the test is run again.
+    all.retain(|old| old.guest != NONE || new.iter().all(|record| record.test != old.test));
     for record in new {
         match all.iter_mut().find(|old| old.is_about(record)) {
             Some(old) => *old = record.clone(),
@@ -112,5 +137,24 @@ mod tests {
                 record("crash", "pv", "ok")
             ]
         );
+    }
+
+    #[test]
+    fn what_failed_outside_of_scenarios_goes_when_the_test_is_run_again() {
+        let scenario = |test: &str| Record {
+            test: test.into(),
+            scenario: "rebind by hand".into(),
+            guest: "pv".into(),
+            verdict: OK.into(),
+            ..Record::default()
+        };
+        let error = anyhow::anyhow!("no guest").context("at first");
+        let failed = Record::of_test("live-rebind", Some(&error), 1.0);
+        assert_eq!(failed.why.as_deref(), Some("at first: no guest"));
+        let mut all = vec![failed.clone()];
+        merge(&mut all, &[scenario("live-swap")]);
+        assert_eq!(all, [failed, scenario("live-swap")]);
+        merge(&mut all, &[scenario("live-rebind")]);
+        assert_eq!(all, [scenario("live-rebind")]);
     }
 }

@@ -9,7 +9,7 @@ use netback_proto::FromAgent;
 
 use super::events::{Dice, Event};
 use super::health::{self, Counters, Mark};
-use super::lifecycle::start_udev;
+use super::lifecycle::{start_udev, BOTH};
 use super::record::{self, Record};
 use super::traffic::{both_ways, ping, DOM0, MIB};
 use super::{test, travel, Context, Test};
@@ -91,9 +91,15 @@ fn soak(context: &mut Context, options: &Options) -> Result<()> {
         context.reset();
     }
     context.records.push(Record {
+        test: SCENARIO.to_owned(),
         scenario: SCENARIO.to_owned(),
-        guest: "pv and pvh".to_owned(),
-        verdict: if outcome.is_ok() { "ok" } else { "FAILED" }.to_owned(),
+        guest: BOTH.to_owned(),
+        verdict: if outcome.is_ok() {
+            record::OK
+        } else {
+            record::FAILED
+        }
+        .to_owned(),
         why: outcome.as_ref().err().map(record::first_line),
         leaked: run.leaked.map(|counts| counts.into_iter().collect()),
         events: Some(run.events),
