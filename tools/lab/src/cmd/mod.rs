@@ -282,7 +282,6 @@ fn soak(args: &SoakArgs) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(e) => {
-            println!("{e:#}");
             println!("soak: FAILED: {}", suite::record::first_line(&e));
             ExitCode::FAILURE
         }

@@ -150,6 +150,7 @@ fn recorded(
         leaked,
         events: found.and_then(|f| f.events),
         seed: found.and_then(|f| f.seed),
+        lost: None,
         seconds: start.elapsed().as_secs_f64(),
     };
     if let Some(pause) = record.pause_ms {

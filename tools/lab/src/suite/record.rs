@@ -45,6 +45,9 @@ pub struct Record {
     /// How many events there were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub events: Option<u64>,
+    /// How many of them were spoilt by the emulator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<u64>,
     /// What they followed from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,

@@ -64,12 +64,19 @@ pub struct Options {
 pub fn run(driver: Driver, parameters: &str, options: &Options) -> Result<()> {
     let mut context = Context::new(driver, parameters);
     let outcome = soak(&mut context, options);
-    if outcome.is_err() {
-        println!("{}", context.tails());
+    if let Err(e) = &outcome {
+        println!("{}\n{e:#}", context.tails());
     }
     context.reset();
     let path = record::save(context.records())?;
     ui::note(format!("the results are in {}", path.display()));
+    for record in context.records() {
+        println!(
+            "soak: {} events, of which the emulator has spoilt {}",
+            record.events.unwrap_or_default(),
+            record.lost.unwrap_or_default()
+        );
+    }
     outcome
 }
 
@@ -103,6 +110,7 @@ fn soak(context: &mut Context, options: &Options) -> Result<()> {
         why: outcome.as_ref().err().map(record::first_line),
         leaked: run.leaked.map(|counts| counts.into_iter().collect()),
         events: Some(run.events),
+        lost: Some(run.lost),
         seed: Some(options.seed),
         seconds: start.elapsed().as_secs_f64(),
         ..Record::default()
@@ -114,6 +122,8 @@ fn soak(context: &mut Context, options: &Options) -> Result<()> {
 #[derive(Default)]
 struct Run {
     events: u64,
+    /// How many of them the emulator has spoilt.
+    lost: u64,
     leaked: Option<Vec<(String, i64)>>,
 }
 
@@ -175,14 +185,9 @@ impl Run {
                 party.guests[which].kind().name(),
                 begun.elapsed().as_secs_f64()
             );
+            self.lost = party.losses;
             outcome?;
             self.events = number;
-        }
-        if party.losses > 0 {
-            ui::note(format!(
-                "{} events ended with the loss of a guest by the emulator",
-                party.losses
-            ));
         }
         party.end()?;
         health::check(&lab, Some(&mark)).context("at the end")?;
@@ -309,6 +314,10 @@ impl Party {
 
     fn try_step(&mut self, event: Event, which: usize) -> Result<()> {
         let guest = &mut self.guests[which];
+        if event.boots() {
+            // What its kernel has said goes with it.
+            health::check_guest(guest, self.lab.limit(60))?;
+        }
         event.befall(&self.lab, self.driver, guest)?;
         if event.boots() {
             begin_to_talk(guest)?;
@@ -358,6 +367,9 @@ impl Party {
         let seed = context.seed() * 2;
         transfer(a, b, &b.address(), MIB, seed, limit).context("from guest to guest")?;
         transfer(b, a, &a.address(), MIB, seed + 1, limit).context("from guest to guest")?;
+        for guest in &self.guests {
+            health::check_guest(guest, self.lab.limit(60))?;
+        }
         health::check(&self.lab, Some(mark))
     }
 
