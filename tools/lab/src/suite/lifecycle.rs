@@ -74,12 +74,27 @@ pub fn long() -> Vec<Test> {
 pub(super) const BOTH: &str = "pv and pvh";
 
 /// What a scenario found, besides that all went well.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Found {
     pub(super) pause_ms: Option<f64>,
+    /// How long that may be.
+    pub(super) most_ms: Option<f64>,
     pub(super) events: Option<u64>,
     pub(super) seed: Option<u64>,
     pub(super) icount: Option<bool>,
+}
+
+impl Found {
+    /// Fails if the guest has waited for longer than it may.
+    fn check(&self) -> Result<()> {
+        if let (Some(pause), Some(most)) = (self.pause_ms, self.most_ms) {
+            ensure!(
+                pause <= most,
+                "the guest waits for {pause:.1} ms, of {most} ms at most"
+            );
+        }
+        Ok(())
+    }
 }
 
 /// Runs a scenario and records what became of it. In a thorough run it also counts what dom0 has
@@ -133,23 +148,25 @@ fn recorded(
         Ok(found)
     };
     let outcome = counted(context);
-    let found = outcome.as_ref().ok();
+    // A pause that is too long is one to be told.
+    let found = *outcome.as_ref().unwrap_or(&Found::default());
+    let outcome = outcome.and_then(|found| found.check());
     let record = Record {
         test: context.test.to_owned(),
         scenario: name.to_owned(),
         guest: guest.to_owned(),
-        verdict: if found.is_some() {
+        verdict: if outcome.is_ok() {
             record::OK
         } else {
             record::FAILED
         }
         .to_owned(),
         why: outcome.as_ref().err().map(record::first_line),
-        pause_ms: found.and_then(|f| f.pause_ms),
-        icount: found.and_then(|f| f.icount),
+        pause_ms: found.pause_ms,
+        icount: found.icount,
         leaked,
-        events: found.and_then(|f| f.events),
-        seed: found.and_then(|f| f.seed),
+        events: found.events,
+        seed: found.seed,
         lost: None,
         seconds: start.elapsed().as_secs_f64(),
     };
@@ -157,9 +174,7 @@ fn recorded(
         ui::note(format!("{name}, {guest}: a pause of {pause:.1} ms"));
     }
     context.records.push(record);
-    outcome
-        .map(drop)
-        .with_context(|| format!("{name}, {guest}"))
+    outcome.with_context(|| format!("{name}, {guest}"))
 }
 
 /// The kinds of guests to look at: in a thorough run both.

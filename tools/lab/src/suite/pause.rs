@@ -58,7 +58,7 @@ fn pause(context: &mut Context) -> Result<()> {
         .name("pause");
     let lab = context.boot(&builder)?;
     start_udev(&lab)?;
-    let mut too_long = Vec::new();
+    let mut failed = Vec::new();
     for kind in kinds(context, crate::guest::Kind::Pv) {
         let guest = lab.guest().kind(kind).native_tsc().start()?;
         let (ours, theirs) = (
@@ -79,7 +79,8 @@ fn pause(context: &mut Context) -> Result<()> {
         for (way, command) in ways {
             let rounds = if way.starts_with("swap") { 1 } else { ROUNDS };
             let lab = lab.clone();
-            scenario(context, &lab, way, kind.name(), |context| {
+            let mut all_rounds = false;
+            let outcome = scenario(context, &lab, way, kind.name(), |context| {
                 let mut longest = 0f64;
                 for round in 0..rounds {
                     let pause = rebind_once(context, &lab, &guest, &command)?;
@@ -89,25 +90,24 @@ fn pause(context: &mut Context) -> Result<()> {
                 if longest > GOAL_MS {
                     ui::note(format!("{way}: more than the goal of {GOAL_MS} ms"));
                 }
-                let most = if way == HELPER { GOAL_MS } else { MOST_MS };
-                if longest > most {
-                    too_long.push(format!("{way}: {longest:.1} ms, of {most} at most"));
-                }
+                all_rounds = true;
                 Ok(Found {
                     pause_ms: Some(longest),
+                    most_ms: Some(if way == HELPER { GOAL_MS } else { MOST_MS }),
                     events: Some(rounds as u64),
                     icount: Some(true),
                     ..Found::default()
                 })
-            })?;
+            });
+            // The other ways can be gone all the same, if this one could.
+            match outcome {
+                Err(e) if all_rounds => failed.push(format!("{e:#}")),
+                outcome => outcome?,
+            }
         }
         guest.destroy()?;
     }
-    ensure!(
-        too_long.is_empty(),
-        "the guest waits too long: {}",
-        too_long.join(", ")
-    );
+    ensure!(failed.is_empty(), "{}", failed.join("; "));
     Ok(())
 }
 

@@ -69,8 +69,12 @@ impl Record {
         }
     }
 
-    fn is_about(&self, other: &Self) -> bool {
-        (&self.scenario, &self.guest, self.icount) == (&other.scenario, &other.guest, other.icount)
+    /// Whether a later record takes the place of this one. One that failed has not found anything.
+    fn is_about(&self, later: &Self) -> bool {
+        // Tests were not always named.
+        let of_test =
+            self.test == later.test || (self.test.is_empty() && self.icount == later.icount);
+        of_test && (&self.scenario, &self.guest) == (&later.scenario, &later.guest)
     }
 }
 
@@ -158,6 +162,23 @@ mod tests {
         merge(&mut all, &[scenario("live-swap")]);
         assert_eq!(all, [failed, scenario("live-swap")]);
         merge(&mut all, &[scenario("live-rebind")]);
-        assert_eq!(all, [scenario("live-rebind")]);
+        assert_eq!(all, [scenario("live-swap"), scenario("live-rebind")]);
+    }
+
+    #[test]
+    fn a_failure_replaces_what_the_same_test_had_found() {
+        let record = |test: &str, verdict: &str, icount| Record {
+            test: test.into(),
+            scenario: "rebind by hand".into(),
+            guest: "pv".into(),
+            verdict: verdict.into(),
+            icount,
+            ..Record::default()
+        };
+        let other = record("pause-in-icount", OK, Some(true));
+        let mut all = vec![record("live-rebind", OK, Some(false)), other.clone()];
+        let failed = record("live-rebind", FAILED, None);
+        merge(&mut all, std::slice::from_ref(&failed));
+        assert_eq!(all, [failed, other]);
     }
 }
