@@ -8,6 +8,7 @@ use std::time::Instant;
 use anyhow::{ensure, Context as _, Result};
 
 use super::churn::load_command;
+use super::features::use_both_queues;
 use super::health::Counters;
 use super::record::{self, Record};
 use super::rings::VIF;
@@ -28,7 +29,7 @@ pub fn tests() -> Vec<Test> {
         ),
         test(
             "live-swap",
-            "a running guest moves to xen-netback and back",
+            "a running guest moves to xen-netback and back, and from xen-netback one that it connected",
             live_swap,
         ),
         test(
@@ -420,6 +421,9 @@ fn live_swap(context: &mut Context) -> Result<()> {
         ("netback", load_command(Driver::Netback)),
         ("xen_netback", load_command(Driver::XenNetback)),
     );
+    let command = |from: &(&str, String), to: &(&str, String)| {
+        format!("netback-reload --from {} --load '{}'", from.0, to.1)
+    };
     let lab = context.lab()?;
     let dom0 = lab.dom0();
     for kind in kinds(context, Kind::Pv) {
@@ -431,8 +435,7 @@ fn live_swap(context: &mut Context) -> Result<()> {
             let moves = once.repeat(if context.thorough { 2 } else { 1 });
             let events = Some(moves.len() as u64);
             for (from, to) in moves {
-                let command = format!("netback-reload --from {} --load '{}'", from.0, to.1);
-                let pause = rebind_once(context, &lab, &guest, &command)
+                let pause = rebind_once(context, &lab, &guest, &command(from, to))
                     .with_context(|| format!("from {} to {}", from.0, to.0))?;
                 longest = longest.max(pause);
             }
@@ -444,6 +447,21 @@ fn live_swap(context: &mut Context) -> Result<()> {
             })
         })?;
         guest.destroy()?;
+        // Who begins to use netback has guests with rings and features of xen-netback's making.
+        scenario(context, &lab, "adopt", kind.name(), |context| {
+            dom0.run_within(&command(&ours, &theirs), lab.limit(120))?;
+            let guest = lab.guest().kind(kind).vcpus(2).start()?;
+            both_ways(&lab, &guest, MIB, context.seed()).context("with xen-netback")?;
+            let pause = rebind_once(context, &lab, &guest, &command(&theirs, &ours))?;
+            use_both_queues(context, &lab, &guest).context("with netback")?;
+            guest.destroy()?;
+            Ok(Found {
+                pause_ms: Some(pause),
+                events: Some(1),
+                icount: Some(false),
+                ..Found::default()
+            })
+        })?;
     }
     ensure!(
         dom0.try_run("[ -d /sys/module/netback ]", lab.limit(30))?
