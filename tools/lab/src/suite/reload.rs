@@ -6,8 +6,10 @@ use anyhow::{ensure, Result};
 use netback_proto::Exit;
 
 use super::churn::load_command;
+use super::lifecycle::{scenario, Found};
 use super::traffic::{both_ways, ping, DOM0, MIB};
 use super::{test, Context, Test};
+use crate::guest::Kind;
 use crate::lab::Lab;
 
 pub fn tests() -> Vec<Test> {
@@ -47,14 +49,24 @@ fn shown(lab: &Lab, vif: &str) -> Result<String> {
 fn keeps_settings(context: &mut Context) -> Result<()> {
     context.drop_guests()?;
     let lab = context.lab()?;
+    scenario(
+        context,
+        &lab,
+        "reload-keeps-settings",
+        Kind::Pv.name(),
+        |context| set_and_reloaded(context, &lab),
+    )
+}
+
+fn set_and_reloaded(context: &mut Context, lab: &Lab) -> Result<Found> {
     let (dom0, limit) = (lab.dom0(), lab.limit(120));
     let load = load_command(context.driver());
     let guest = lab.guest().pv().vcpus(2).start()?;
     let (vif, domid) = (guest.vif_name(0)?, guest.domid()?);
 
-    let fresh = shown(&lab, &vif)?;
+    let fresh = shown(lab, &vif)?;
     dom0.run(&format!("set -e; V={vif}\n{SET}"))?;
-    let before = shown(&lab, &vif)?;
+    let before = shown(lab, &vif)?;
     ensure!(
         before.contains("isolated:1") && before.contains("20-22") && before != fresh,
         "nothing was set: {before}"
@@ -64,13 +76,13 @@ fn keeps_settings(context: &mut Context) -> Result<()> {
         format!("--load '{load} max_queues=2'"),
     ] {
         dom0.run_within(&format!("netback-reload {arguments}"), limit)?;
-        let after = shown(&lab, &vif)?;
+        let after = shown(lab, &vif)?;
         ensure!(
             before == after,
             "netback-reload {arguments}: the interface was\n{before}\nand is now\n{after}"
         );
         ping(&guest, DOM0, 3, 1000, limit)?;
-        both_ways(&lab, &guest, MIB, context.seed())?;
+        both_ways(lab, &guest, MIB, context.seed())?;
     }
 
     // The guest has two queues. What can be told is told while it is served ...
@@ -107,5 +119,5 @@ fn keeps_settings(context: &mut Context) -> Result<()> {
         &format!("netback-reload --load '{load}'; ip link set br0 type bridge vlan_filtering 0"),
         limit,
     )?;
-    Ok(())
+    Ok(Found::default())
 }
