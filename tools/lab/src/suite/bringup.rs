@@ -191,6 +191,7 @@ const LOAD: &[Entry] = &[
     instead(ALLOCATE, NULL, INSMOD, Need::Can),
     instead("alloc_netdev_dummy", NULL, INSMOD, Need::Must),
     instead("page_pool_create", ENOMEM, INSMOD, Need::Must),
+    instead("dev_set_threaded", ENOMEM, INSMOD, Need::Must),
     instead("alloc_workqueue_noprof", NULL, INSMOD, Need::Must),
     instead("register_netdevice_notifier", ENOMEM, INSMOD, Need::Must),
     instead("debugfs_create_dir", ENOMEM, INSMOD, Need::Can),
@@ -391,7 +392,8 @@ impl Bench {
             Stage::Load => {
                 self.injector.arm(call, nth)?;
                 let output = self.lab.dom0().try_run(
-                    &format!("insmod {DOM0_DIR}/netback.ko"),
+                    // So there are threads to be made as well.
+                    &format!("insmod {DOM0_DIR}/netback.ko threaded=Y"),
                     self.lab.limit(120),
                 )?;
                 let seen = self.injector.disarm(&backend)?;
@@ -516,10 +518,7 @@ impl Bench {
             let attempt = self
                 .attempt(stage, call, nth)
                 .with_context(|| what.clone())?;
-            let left = match stage {
-                Stage::Load => Counts::new(),
-                _ => self.injector.left(before, attempt.is_none())?,
-            };
+            let left = self.injector.left(before, attempt.is_none())?;
             ensure!(left.is_empty(), "{what}: left behind: {left:?}");
             let released = match stage {
                 Stage::Load | Stage::Probe => 0,

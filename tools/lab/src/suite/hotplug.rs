@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Debian's own hotplug scripts, as they come, and what the kernel tells those that udev runs.
+//! Debian's own hotplug scripts, as they come, and what the kernel tells those that udev runs; and that
+//! they do their work again when the vif is bound anew.
 
 use anyhow::{ensure, Context as _, Result};
 
@@ -99,14 +100,7 @@ fn attach(lab: &Lab, guest: &Guest, way: &Way) -> Result<()> {
         &format!("[ \"$(xenstore-read {backend}/state)\" = 4 ]"),
         "the vif should be connected",
     )?;
-    let seen = dom0.try_run(
-        &format!(
-            "[ \"$(xenstore-read {backend}/hotplug-status)\" = connected ] && \
-             [ -e /sys/class/net/{} ] && {}",
-            way.interface, way.holds
-        ),
-        limit,
-    )?;
+    let seen = dom0.try_run(&done(domid, way), limit)?;
     ensure!(
         seen.status.success(),
         "{script} has not done its work: {}",
@@ -114,6 +108,38 @@ fn attach(lab: &Lab, guest: &Guest, way: &Way) -> Result<()> {
             .stdout
     );
     guest.await_vif(VIF)
+}
+
+/// What holds once the script has done its work.
+fn done(domid: u16, way: &Way) -> String {
+    format!(
+        "[ \"$(xenstore-read backend/vif/{domid}/{VIF}/hotplug-status)\" = connected ] && \
+         [ -e /sys/class/net/{} ] && {}",
+        way.interface, way.holds
+    )
+}
+
+/// Binds the vif anew, by hand, so that udev has the script run, and by the helper.
+fn rebind(lab: &Lab, guest: &Guest, way: &Way) -> Result<()> {
+    let (dom0, limit) = (lab.dom0(), lab.limit(120));
+    let domid = guest.domid()?;
+    let name = format!("vif-{domid}-{VIF}");
+    for command in [
+        format!(
+            "cd /sys/bus/xen-backend/drivers/vif && echo {name} > unbind && echo {name} > bind"
+        ),
+        format!("netback-reload --rebind {name}"),
+    ] {
+        dom0.run_within(&command, limit)?;
+        await_in_dom0(
+            lab,
+            &done(domid, way),
+            "the script should have done its work again",
+        )
+        .and_then(|()| ping(guest, &way.gateway, 3, 1000, limit))
+        .with_context(|| command.clone())?;
+    }
+    Ok(())
 }
 
 /// What the kernel has told of a vif since the monitor was started: action, script, interface.
@@ -172,6 +198,7 @@ fn by_each_script(context: &mut Context, lab: &Lab, guest: &Guest) -> Result<Fou
             ping(guest, &way.gateway, 3, 56, limit).context("from the guest")?;
             transfer(guest, &dom0, &way.gateway, 2 * MIB, seed, limit)?;
             transfer(&dom0, guest, &own, 2 * MIB, seed + 1, limit)?;
+            rebind(lab, guest, &way)?;
             guest.detach_vif(VIF)?;
             await_in_dom0(
                 lab,
