@@ -189,7 +189,7 @@ vlans_of() {
 	{ read -r filters < "$1/master/bridge/vlan_filtering" && [ "$filters" = 1 ] &&
 		read -r pvid < "$1/master/bridge/default_pvid"; } 2>/dev/null || return
 	[ "$pvid" = 0 ] || echo "vlan del dev $vif vid $pvid"
-	bridge vlan show dev "$vif" | awk -v vif="$vif" 'NR > 1 {
+	bridge -compressvlans vlan show dev "$vif" | awk -v vif="$vif" 'NR > 1 {
 		i = $1 == vif ? 2 : 1
 		if ($i !~ /^[0-9-]+$/)
 			next
@@ -224,7 +224,6 @@ for device in "$bus"/drivers/vif/vif-*; do
 	like="mtu $mtu txqueuelen $length"
 	[ "$address" = fe:ff:ff:ff:ff:ff ] || like="$like address $address"
 	[ $((flags & 0x80)) = 0 ] || like="$like arp off"
-	[ $((flags & 0x200)) = 0 ] || like="$like allmulticast on"
 	[ $((flags & 0x1000)) != 0 ] || like="$like multicast off"
 	echo "link set $vif $like" > "$notes/$name.ip"
 	[ -e "$net/master/bridge" ] || continue

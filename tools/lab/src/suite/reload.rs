@@ -38,7 +38,7 @@ cd /sys/class/net/$V
 readlink master; cat mtu tx_queue_len ifalias flags
 cd brport
 grep . isolated learning unicast_flood hairpin_mode path_cost priority
-bridge vlan show dev $V
+bridge -compressvlans vlan show dev $V
 ethtool -k $V | grep -E ': o(n|ff)$'
 "#;
 
