@@ -15,8 +15,10 @@ use crate::channel::{Channel, Request};
 use crate::image::Role;
 use crate::lab::{self, Driver, Inner, DOM0_DIR};
 use crate::machine::Machine;
+use crate::mishaps;
 use crate::process::tail_of;
 use crate::setup::GuestKernel;
+use crate::ui;
 
 mod moves;
 
@@ -222,7 +224,15 @@ impl GuestBuilder {
             module,
         };
         let config = guest.config(&self, &kernel, &image);
-        match guest.create(&config) {
+        let mut created = guest.create(&config);
+        if created.is_err() && mishaps::left_hanging(&guest.console_log().unwrap_or_default()) {
+            ui::note(format!(
+                "the kernel of {} hangs before its first program; starting it again",
+                guest.name
+            ));
+            created = guest.restart();
+        }
+        match created {
             Ok(()) => Ok(guest),
             Err(e) => {
                 let tails = format!("{}\n{}", guest.tails(), self.lab.tails());

@@ -109,6 +109,17 @@ fn code_has_no_breakpoint(oops: &str) -> bool {
     last.is_some_and(|byte| byte != "cc")
 }
 
+/// Whether a guest's kernel has stopped in the middle of its boot without a word, by its console.
+///
+/// Seldom, under TCG, a guest with several processors does so where they all wait for each other. It
+/// has no driver of a network yet, nor its first program, so no backend has to do with it.
+pub fn left_hanging(console: &str) -> bool {
+    const TROUBLE: &[&str] = &["Kernel panic", "BUG:", "Oops", "WARNING:"];
+    console.contains("Linux version")
+        && !console.contains("Run /init as init process")
+        && !TROUBLE.iter().any(|trouble| console.contains(trouble))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,6 +136,20 @@ mod tests {
         assert_eq!(was_interrupted_twice(&format!("{twice}{twice}")), 2);
         assert_eq!(was_interrupted_twice(&oops("page_fault+0x3")), 0);
         assert_eq!(was_interrupted_twice("all is well"), 0);
+    }
+
+    #[test]
+    fn a_kernel_that_hangs_is_told_from_one_that_runs_or_has_died() {
+        let begun = "[ 0.0] Linux version 7.2.12\n[ 3.4] vgaarb: loaded\n";
+        assert!(left_hanging(begun));
+        assert!(!left_hanging(""));
+        for more in [
+            "[ 9.9] Run /init as init process\n",
+            "[ 3.5] Kernel panic - not syncing: no\n",
+            "[ 3.5] BUG: kernel NULL pointer dereference\n",
+        ] {
+            assert!(!left_hanging(&format!("{begun}{more}")), "{more}");
+        }
     }
 
     #[test]
