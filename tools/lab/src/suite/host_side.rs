@@ -120,7 +120,7 @@ fn parameters(context: &mut Context) -> Result<()> {
 }
 
 fn offload_in_traffic(context: &mut Context) -> Result<()> {
-    const ROUNDS: usize = 3;
+    const ROUNDS: usize = 2;
     let guest = context.guest(Kind::Pv)?;
     let lab = context.lab()?;
     let (dom0, limit) = (lab.dom0(), lab.limit(300));
