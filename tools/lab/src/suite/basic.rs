@@ -4,7 +4,7 @@
 
 use anyhow::{ensure, Context as _, Result};
 
-use super::lifecycle::{scenario, Found};
+use super::scenario::{scenario, Found};
 use super::traffic::{self, both_ways, ping, Background, DOM0, DOM0_V6, MIB};
 use super::{test, Context, Test};
 use crate::guest::Kind;

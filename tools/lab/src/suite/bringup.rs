@@ -14,8 +14,8 @@ use netif::lifecycle::XenbusState;
 use serde::Serialize;
 
 use super::injector::{Call, Counts, How, Injector};
-use super::lifecycle::{scenario, Found};
 use super::rings::{await_carrier, VIF};
+use super::scenario::{scenario, Found};
 use super::{test, Context, Test};
 use crate::frontend::Frontend;
 use crate::guest::Guest;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{ensure, Context as _, Result};
 
-use super::lifecycle::{counted_scenario, scenario, Found, BOTH};
+use super::scenario::{counted_scenario, scenario, Found, BOTH};
 use super::traffic::{both_ways, ping, Background, Flow, DOM0, MIB};
 use super::{test, Context, Test};
 use crate::guest::{Guest, Kind};

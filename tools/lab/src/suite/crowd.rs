@@ -4,7 +4,7 @@
 
 use anyhow::{ensure, Context as _, Result};
 
-use super::lifecycle::{with_each_kind, Found};
+use super::scenario::{with_each_kind, Found};
 use super::traffic::{Background, MIB};
 use super::{test, Context, Test};
 use crate::guest::Kind;

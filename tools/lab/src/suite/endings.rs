@@ -4,7 +4,8 @@
 
 use anyhow::{Context as _, Result};
 
-use super::lifecycle::{busy, with_each_kind, Found};
+use super::lifecycle::busy;
+use super::scenario::{with_each_kind, Found};
 use super::traffic::{both_ways, Background, MIB};
 use super::{test, Context, Test};
 use crate::guest::{Guest, Kind};

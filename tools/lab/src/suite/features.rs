@@ -9,7 +9,7 @@ use netback_proto::FromAgent;
 
 use super::churn::{load_command, reload_rounds};
 use super::health::Counters;
-use super::lifecycle::{scenario, Found, BOTH};
+use super::scenario::{scenario, Found, BOTH};
 use super::traffic::{both_ways, counter, datagrams, ping, Background, Stream, DOM0, MIB};
 use super::{test, Context, Test};
 use crate::guest::{Guest, Kind};

@@ -5,7 +5,8 @@
 
 use anyhow::{ensure, Context as _, Result};
 
-use super::lifecycle::{await_in_dom0, scenario, Found};
+use super::lifecycle::await_in_dom0;
+use super::scenario::{scenario, Found};
 use super::traffic::{ping, MIB};
 use super::{test, Context, Test};
 use crate::guest::{Guest, Kind};

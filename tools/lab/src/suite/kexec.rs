@@ -8,8 +8,9 @@ use netback_frontend::session::{Answer, Command};
 use netback_frontend::Config;
 use netif::lifecycle::XenbusState;
 
-use super::lifecycle::{busy, end, scenario, Found};
+use super::lifecycle::{busy, end};
 use super::rings::{await_carrier, VIF};
+use super::scenario::{scenario, Found};
 use super::traffic::{both_ways, Background, Insistence, HOST, MIB};
 use super::{test, Context, Test};
 use crate::frontend::Frontend;

@@ -3,21 +3,17 @@
 //! The life of a vif: its guest stops, goes, moves or comes back, its backend does, and traffic
 //! goes on.
 
-use std::time::Instant;
-
 use anyhow::{ensure, Context as _, Result};
 
 use super::churn::load_command;
 use super::features::use_both_queues;
-use super::health::Counters;
-use super::record::{self, Record};
 use super::rings::VIF;
+use super::scenario::{kinds, scenario, with_each_kind, Found};
 use super::traffic::{both_ways, ping, Background, Flow, Pulse, DOM0, HOST, MIB};
 use super::{test, Context, Test};
 use crate::guest::{Guest, Kind};
 use crate::lab::{Driver, Lab};
 use crate::machine::transfer;
-use crate::ui;
 
 /// Those that everyone's tests have.
 pub fn tests() -> Vec<Test> {
@@ -31,11 +27,6 @@ pub fn tests() -> Vec<Test> {
             "live-swap",
             "a running guest moves to xen-netback and back, and from xen-netback one that it connected",
             live_swap,
-        ),
-        test(
-            "reload-fails",
-            "a reload that is refused or goes wrong says so, and leaves the guests served",
-            reload_fails,
         ),
         test(
             "vifctl",
@@ -69,138 +60,6 @@ pub fn long() -> Vec<Test> {
             |context| with_each_kind(context, "detach-in-traffic", Kind::Pv, detach_in_traffic),
         ),
     ]
-}
-
-/// What guests a scenario has that wants one of each kind.
-pub(super) const BOTH: &str = "pv and pvh";
-
-/// What a scenario found, besides that all went well.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Found {
-    pub(super) pause_ms: Option<f64>,
-    /// How long that may be.
-    pub(super) most_ms: Option<f64>,
-    pub(super) events: Option<u64>,
-    pub(super) seed: Option<u64>,
-    pub(super) icount: Option<bool>,
-}
-
-impl Found {
-    /// Fails if the guest has waited for longer than it may.
-    fn check(&self) -> Result<()> {
-        if let (Some(pause), Some(most)) = (self.pause_ms, self.most_ms) {
-            ensure!(
-                pause <= most,
-                "the guest waits for {pause:.1} ms, of {most} ms at most"
-            );
-        }
-        Ok(())
-    }
-}
-
-/// Runs a scenario and records what became of it. In a thorough run it also counts what dom0 has
-/// before and after.
-pub(super) fn scenario(
-    context: &mut Context,
-    lab: &Lab,
-    name: &str,
-    guest: &str,
-    run: impl FnOnce(&mut Context) -> Result<Found>,
-) -> Result<()> {
-    let repetitions = context.thorough.then_some(1);
-    recorded(context, lab, name, guest, repetitions, run)
-}
-
-/// The same, where something is done so many times; what dom0 has is counted in every run.
-pub(super) fn counted_scenario(
-    context: &mut Context,
-    lab: &Lab,
-    name: &str,
-    guest: &str,
-    repetitions: u32,
-    run: impl FnOnce(&mut Context) -> Result<Found>,
-) -> Result<()> {
-    recorded(context, lab, name, guest, Some(repetitions), run)
-}
-
-fn recorded(
-    context: &mut Context,
-    lab: &Lab,
-    name: &str,
-    guest: &str,
-    repetitions: Option<u32>,
-    run: impl FnOnce(&mut Context) -> Result<Found>,
-) -> Result<()> {
-    let start = Instant::now();
-    let mut leaked = None;
-    let counted = |context: &mut Context| {
-        let Some(repetitions) = repetitions else {
-            return run(context);
-        };
-        let before = Counters::take(lab)?;
-        let found = run(context)?;
-        // Connections to guests that are no more hold memory until they are given up.
-        lab.dom0()
-            .run("ss -K dst 10.0.0.0/8 >/dev/null 2>&1 || true")?;
-        let after = Counters::take(lab)?;
-        let grown = after.grown(&before, repetitions);
-        leaked = Some(grown.clone());
-        ensure!(grown.is_empty(), "leaked: {grown:?} ({before}; {after})");
-        Ok(found)
-    };
-    let outcome = counted(context);
-    // A pause that is too long is one to be told.
-    let found = *outcome.as_ref().unwrap_or(&Found::default());
-    let outcome = outcome.and_then(|found| found.check());
-    let record = Record {
-        test: context.test.to_owned(),
-        scenario: name.to_owned(),
-        guest: guest.to_owned(),
-        verdict: if outcome.is_ok() {
-            record::OK
-        } else {
-            record::FAILED
-        }
-        .to_owned(),
-        why: outcome.as_ref().err().map(record::first_line),
-        pause_ms: found.pause_ms,
-        icount: found.icount,
-        leaked,
-        events: found.events,
-        seed: found.seed,
-        lost: None,
-        seconds: start.elapsed().as_secs_f64(),
-    };
-    if let Some(pause) = record.pause_ms {
-        ui::note(format!("{name}, {guest}: a pause of {pause:.1} ms"));
-    }
-    context.records.push(record);
-    outcome.with_context(|| format!("{name}, {guest}"))
-}
-
-/// The kinds of guests to look at: in a thorough run both.
-pub(super) fn kinds(context: &Context, else_only: Kind) -> Vec<Kind> {
-    if context.thorough {
-        vec![Kind::Pv, Kind::Pvh]
-    } else {
-        vec![else_only]
-    }
-}
-
-/// The same scenario with a guest of each kind, or with one of a kind if time is short.
-pub(super) fn with_each_kind(
-    context: &mut Context,
-    name: &str,
-    else_only: Kind,
-    run: fn(&mut Context, &Lab, Kind) -> Result<Found>,
-) -> Result<()> {
-    for kind in kinds(context, else_only) {
-        let lab = context.lab()?;
-        scenario(context, &lab, name, kind.name(), |context| {
-            run(context, &lab, kind)
-        })?;
-    }
-    Ok(())
 }
 
 /// Waits until a script in dom0 succeeds.
@@ -325,7 +184,7 @@ pub(super) fn start_udev(lab: &Lab) -> Result<()> {
 }
 
 /// What an interface is like that must be as before.
-fn settings(lab: &Lab, vif: &str) -> Result<String> {
+pub(super) fn settings(lab: &Lab, vif: &str) -> Result<String> {
     let script = format!(
         "cd /sys/class/net/{vif} && cat mtu && readlink master && cat operstate && \
          ethtool -k {vif} | grep -E '^(tcp-segmentation|tx-checksumming|scatter)'"
@@ -470,154 +329,6 @@ fn live_swap(context: &mut Context) -> Result<()> {
         "netback should serve again"
     );
     Ok(())
-}
-
-/// What a reload that cannot come to its end leaves behind.
-enum Leaves {
-    /// The vifs were not touched.
-    All,
-    /// They were bound again.
-    Again,
-    /// Nobody serves them.
-    Nobody,
-}
-
-fn reload_fails(context: &mut Context) -> Result<()> {
-    let guest = context.guest(Kind::Pv)?;
-    let lab = context.lab()?;
-    scenario(
-        context,
-        &lab,
-        "reload-fails",
-        guest.kind().name(),
-        |context| reloads_that_fail(context, &lab, &guest),
-    )
-}
-
-fn reloads_that_fail(context: &mut Context, lab: &Lab, guest: &Guest) -> Result<Found> {
-    let (dom0, limit) = (lab.dom0(), lab.limit(120));
-    let driver = context.driver();
-    let (module, load) = (driver.module(), load_command(driver));
-    let (vif, domid) = (guest.vif_name(0)?, guest.domid()?);
-    let other = match driver {
-        Driver::Netback => "xen_netback",
-        _ => "netback",
-    };
-    // Programs that do not do what they should.
-    dom0.run(
-        "mkdir -p /run/fakes/rmmod /run/fakes/id && cd /run/fakes && \
-         echo 'exit 1' > rmmod/rmmod && echo 'echo 1000' > id/id && chmod 755 */*",
-    )?;
-    dom0.run(&format!("ip link set {vif} mtu 1400"))?;
-
-    let served_again = format!("the guests are served again by {module}");
-    let cannot_unload = format!("cannot unload {module}");
-    let refused = "nothing was done";
-    let cases: [(String, Vec<&str>, Leaves); 13] = [
-        ("--from".into(), vec!["usage:"], Leaves::All),
-        ("--load".into(), vec!["usage:"], Leaves::All),
-        ("--rebind".into(), vec!["usage:"], Leaves::All),
-        (format!("--rebind {vif}"), vec!["usage:"], Leaves::All),
-        (
-            format!("--rebind vif-{domid}-0 vif-999-9"),
-            vec!["vif-999-9 is not bound", refused],
-            Leaves::All,
-        ),
-        (
-            format!("--from {other} --load '{load}'"),
-            vec![other, "is not loaded", refused],
-            Leaves::All,
-        ),
-        (
-            format!("--from bridge --load '{load}'"),
-            vec!["serves the vifs, and not bridge", refused],
-            Leaves::All,
-        ),
-        (
-            format!("PATH=/run/fakes/id --load '{load}'"),
-            vec!["only root"],
-            Leaves::All,
-        ),
-        (
-            format!("--load false --back '{load}'"),
-            vec!["cannot load the successor with: false", &served_again],
-            Leaves::Again,
-        ),
-        (
-            format!("--load 'exit 0' --back '{load}'"),
-            vec!["no network backend was loaded by: exit 0", &served_again],
-            Leaves::Again,
-        ),
-        (
-            format!("--load '{load} && kill -TERM $$' --back '{load}'"),
-            vec!["interrupted", &served_again],
-            Leaves::Again,
-        ),
-        (
-            format!("PATH=/run/fakes/rmmod --load '{load}'"),
-            vec![&cannot_unload, &served_again],
-            Leaves::Again,
-        ),
-        (
-            "--load false --back false".into(),
-            vec!["these vifs are not served:", "netback-hotplug"],
-            Leaves::Nobody,
-        ),
-    ];
-    let events = cases.len() as u64;
-    let before = settings(lab, &vif)?;
-    let index = || -> Result<String> { dom0.read(&format!("/sys/class/net/{vif}/ifindex")) };
-    for (arguments, sentences, leaves) in cases {
-        let index_before = index()?;
-        let command = match arguments
-            .strip_prefix("PATH=")
-            .and_then(|a| a.split_once(' '))
-        {
-            Some((path, rest)) => format!("PATH={path}:$PATH netback-reload {rest}"),
-            None => format!("netback-reload {arguments}"),
-        };
-        let output = dom0.try_run(&command, limit)?;
-        let text = &output.stderr;
-        ensure!(
-            output.status == netback_proto::Exit::Code(1)
-                && sentences.iter().all(|sentence| text.contains(sentence)),
-            "{command} should say {sentences:?}; it ended with {}: {text}",
-            output.status,
-        );
-        if matches!(leaves, Leaves::Nobody) {
-            // As the sentence says.
-            let lost = format!("vif/{domid}/0");
-            dom0.run_within(
-                &format!(
-                    "{load} && netback-hotplug {lost} && \
-                     ip -force -batch /run/netback/reload.lost"
-                ),
-                limit,
-            )?;
-        }
-        let same = index()? == index_before;
-        ensure!(
-            same == matches!(leaves, Leaves::All),
-            "{command}: it is {same} that the interface is the same"
-        );
-        dom0.run("[ ! -e /run/netback/reload ]")
-            .with_context(|| format!("{command} leaves its notes behind"))?;
-        ping(guest, DOM0, 3, 1000, limit).with_context(|| format!("after {command}"))?;
-        let after = settings(lab, &vif)?;
-        ensure!(
-            before == after,
-            "{command}: the interface was\n{before}\nand is now\n{after}"
-        );
-        if !matches!(leaves, Leaves::All) {
-            both_ways(lab, guest, MIB, context.seed())
-                .with_context(|| format!("after {command}"))?;
-        }
-    }
-    dom0.run(&format!("rm -r /run/fakes; ip link set {vif} mtu 1500"))?;
-    Ok(Found {
-        events: Some(events),
-        ..Found::default()
-    })
 }
 
 /// A driver domain and a guest of its, with what they find working between them and dom0.

@@ -27,6 +27,7 @@ mod policy;
 pub mod record;
 mod reload;
 mod rings;
+mod scenario;
 pub mod soak;
 mod steering;
 pub mod traffic;

@@ -8,8 +8,8 @@ use netback_frontend::queue::Step;
 use netback_frontend::session::Command;
 use netback_frontend::Config;
 
-use super::lifecycle::{scenario, Found, BOTH};
 use super::rings::{own, VIF};
+use super::scenario::{scenario, Found, BOTH};
 use super::traffic::HOST;
 use super::{test, Context, Test};
 use crate::frontend::Frontend;

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{ensure, Context as _, Result};
 use netback_frontend::Config;
 
-use super::lifecycle::{busy, end, with_each_kind, Found};
+use super::lifecycle::{busy, end};
 use super::rings::{await_carrier, VIF};
+use super::scenario::{with_each_kind, Found};
 use super::traffic::{both_ways, counter, ping, statistic, Insistence, DOM0, HOST, MIB};
 use super::{test, Context, Test};
 use crate::guest::Kind;

@@ -7,10 +7,9 @@ use anyhow::{ensure, Context as _, Result};
 use netback_frontend::load::Count;
 
 use super::churn::load_command;
-use super::lifecycle::{
-    await_in_dom0, kinds, rebind_once, rebind_ways, scenario, start_udev, Found,
-};
+use super::lifecycle::{await_in_dom0, rebind_once, rebind_ways, start_udev};
 use super::rings::VIF;
+use super::scenario::{kinds, scenario, Found};
 use super::{test, Context, Test};
 use crate::frontend::PROGRAM;
 use crate::guest::Guest;

@@ -56,16 +56,23 @@ pub struct Record {
 }
 
 impl Record {
+    /// One with the verdict that follows from what went wrong, if anything did.
+    pub fn judged(error: Option<&anyhow::Error>) -> Self {
+        Self {
+            verdict: if error.is_none() { OK } else { FAILED }.to_owned(),
+            why: error.map(first_line),
+            ..Self::default()
+        }
+    }
+
     /// What became of a test, if none of its scenarios tells.
     pub fn of_test(test: &str, error: Option<&anyhow::Error>, seconds: f64) -> Self {
         Self {
             test: test.to_owned(),
             scenario: test.to_owned(),
             guest: NONE.to_owned(),
-            verdict: if error.is_none() { OK } else { FAILED }.to_owned(),
-            why: error.map(first_line),
             seconds,
-            ..Self::default()
+            ..Self::judged(error)
         }
     }
 

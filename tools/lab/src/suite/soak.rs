@@ -9,8 +9,9 @@ use netback_proto::FromAgent;
 
 use super::events::{Dice, Event};
 use super::health::{self, Counters, Mark};
-use super::lifecycle::{start_udev, BOTH};
+use super::lifecycle::start_udev;
 use super::record::{self, Record};
+use super::scenario::BOTH;
 use super::traffic::{both_ways, ping, DOM0, MIB};
 use super::{test, travel, Context, Test};
 use crate::guest::{Guest, Kind};
@@ -101,19 +102,12 @@ fn soak(context: &mut Context, options: &Options) -> Result<()> {
         test: SCENARIO.to_owned(),
         scenario: SCENARIO.to_owned(),
         guest: BOTH.to_owned(),
-        verdict: if outcome.is_ok() {
-            record::OK
-        } else {
-            record::FAILED
-        }
-        .to_owned(),
-        why: outcome.as_ref().err().map(record::first_line),
         leaked: run.leaked.map(|counts| counts.into_iter().collect()),
         events: Some(run.events),
         lost: Some(run.lost),
         seed: Some(options.seed),
         seconds: start.elapsed().as_secs_f64(),
-        ..Record::default()
+        ..Record::judged(outcome.as_ref().err())
     });
     outcome
 }

@@ -6,7 +6,7 @@
 use anyhow::{ensure, Context as _, Result};
 use netback_proto::NetRole;
 
-use super::lifecycle::{scenario, with_each_kind, Found};
+use super::scenario::{scenario, with_each_kind, Found};
 use super::traffic::{both_ways, ping, Flow, Pulse, DOM0, MIB};
 use super::{test, Context, Test};
 use crate::guest::{Guest, Kind};
