@@ -5,7 +5,7 @@
 
 use anyhow::{ensure, Context as _, Result};
 
-use super::lifecycle::await_in_dom0;
+use super::lifecycle::{await_in_dom0, start_udev};
 use super::scenario::{scenario, Found};
 use super::traffic::{ping, MIB};
 use super::{test, Context, Test};
@@ -179,6 +179,7 @@ fn hotplug_scripts(context: &mut Context) -> Result<()> {
 fn by_each_script(context: &mut Context, lab: &Lab, guest: &Guest) -> Result<Found> {
     let (dom0, limit) = (lab.dom0(), lab.limit(120));
     dom0.run(&format!("rm -f {UEVENTS}"))?;
+    start_udev(lab)?;
     let monitor = dom0.spawn(&format!(
         "exec udevadm monitor --kernel --property --subsystem-match=xen-backend >> {UEVENTS}"
     ))?;
