@@ -74,6 +74,9 @@ const ONLINE: &CStr = c"online";
 /// The key that limits what the guest sends: bytes, comma, microseconds.
 const RATE: &CStr = c"rate";
 
+/// What went wrong, in a directory of xenbus: a number and a sentence.
+const ERROR: &CStr = c"error";
+
 /// What all vifs share.
 pub(crate) struct Host {
     /// The workers.
@@ -105,6 +108,8 @@ struct Vif {
     guest: Arc<Guest>,
     /// The frontend's directory in xenstore.
     frontend: CString,
+    /// The directory in which xenbus says what went wrong with the device.
+    errors: CString,
     offer: Offer,
     host: Arc<Host>,
     interface: Arc<Registration<Interface>>,
@@ -149,7 +154,10 @@ impl Vif {
             match step.action {
                 Action::Announce(state) => self.device.switch_state(state),
                 Action::Connect => match self.connect() {
-                    Ok(connection) => phase.connection = Some(connection),
+                    Ok(connection) => {
+                        phase.connection = Some(connection);
+                        self.forget_refusal();
+                    }
                     Err(failure) => {
                         self.refuse(&failure);
                         phase.state = lifecycle::Backend::Closing;
@@ -196,17 +204,23 @@ impl Vif {
                 .fatal(error, fmt!("connecting the frontend: {}", failure));
             return;
         }
-        let node = CString::try_from_fmt(fmt!("error/{}", self.device.nodename()));
         let text = CString::try_from_fmt(fmt!(
             "{} connecting the frontend: {}",
             -error.to_errno(),
             failure
         ));
-        if let (Ok(node), Ok(text)) = (node, text) {
+        if let Ok(text) = text {
             // Without a message the closing has to speak for itself.
-            let _ = store::NIL.write(&node, c"error", &text);
+            let _ = store::NIL.write(&self.errors, ERROR, &text);
         }
         self.device.switch_state(XenbusState::Closing);
+    }
+
+    /// Takes back what the error node says of an earlier attempt: who monitors it
+    /// would take the frontend's leaving, later, for another refusal.
+    fn forget_refusal(&self) {
+        // As a rule there is nothing to be taken back.
+        let _ = store::NIL.remove(&self.errors, ERROR);
     }
 
     fn connect(&self) -> Result<Connection, Failure> {
@@ -361,6 +375,7 @@ impl Backend {
                 device: device.into(),
                 guest: Arc::pin_init(Guest::new(frontend.domid), GFP_KERNEL)?,
                 frontend: CString::try_from_fmt(fmt!("{}", frontend.directory))?,
+                errors: CString::try_from_fmt(fmt!("error/{}", device.nodename()))?,
                 offer,
                 host: host.clone(),
                 interface: Arc::new(interface, GFP_KERNEL)?,

@@ -144,10 +144,12 @@ pub fn chain(size: u16, others: &[u16]) -> Vec<Slot> {
     slots
 }
 
-/// The same with extra infos after the first slot.
+/// The same with extra infos, if any, after the first slot.
 pub fn chain_with(size: u16, others: &[u16], extras: &[Slot]) -> Vec<Slot> {
     let mut slots = chain(size, others);
-    slots[0] = slots[0].with(abi::TXF_EXTRA_INFO);
+    if !extras.is_empty() {
+        slots[0] = slots[0].with(abi::TXF_EXTRA_INFO);
+    }
     for (i, extra) in extras.iter().enumerate() {
         let more = i + 1 < extras.len();
         let extra = if more {

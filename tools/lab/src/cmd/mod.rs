@@ -247,7 +247,14 @@ fn lifecycle(args: &LifecycleArgs) -> ExitCode {
             context.thorough()
         }
     };
-    test(&args.test, context, suite::lifecycle())
+    let code = test(&args.test, context, suite::lifecycle());
+    if !args.test.list {
+        match suite::record::all() {
+            Ok(records) => println!("{}", suite::record::table(&records)),
+            Err(e) => println!("the results cannot be shown: {e:#}"),
+        }
+    }
+    code
 }
 
 #[derive(Args)]

@@ -108,6 +108,7 @@ const DOM0_MODULES: &[&str] = &[
     "8021q",
     "tun",
     "sch-ingress",
+    "cls-bpf",
     "cls-matchall",
     "cls-u32",
     "act-gact",

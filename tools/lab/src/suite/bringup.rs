@@ -156,6 +156,7 @@ const CONNECT: &[Entry] = &[
     instead("irq_set_affinity", EINVAL, XENWATCH, Need::Can),
     instead("debugfs_create_file_full", ENOMEM, XENWATCH, Need::Can),
     instead("netif_set_real_num_queues", ENOMEM, XENWATCH, Need::Must),
+    instead("xenbus_rm", EIO, XENWATCH, Need::Can),
     instead("xenbus_transaction_start", ENOMEM, XENWATCH, Need::Must),
     instead("xenbus_printf", ENOMEM, XENWATCH, Need::Must),
 ];

@@ -201,7 +201,6 @@ E=/local/domain/0/error/backend/vif/$D/0
 F=/local/domain/$D/device/vif/0
 export vif XENBUS_PATH=backend/vif/$D/0
 rebind() {
-	xenstore-rm $E 2>/dev/null
 	if [ -e $bus/vif-$D-0 ]; then echo vif-$D-0 > $bus/unbind || exit 1; fi
 	"$@"
 	echo vif-$D-0 > $bus/bind || exit 1
@@ -220,6 +219,7 @@ await() {
 refused() {
 	key=$1 wrong=$2 sentence=$3
 	right=$(xenstore-read $F/$key)
+	xenstore-rm $E 2>/dev/null
 	if [ -n "$wrong" ]; then rebind xenstore-write -- $F/$key "$wrong"; else rebind xenstore-rm $F/$key; fi
 	await /sys/bus/xen-backend/devices/vif-$D-0/state Closing || exit 1
 	error=$(xenstore-read $E/error)
@@ -269,6 +269,8 @@ fn multi_queue_refused(context: &mut Context) -> Result<()> {
 			await /sys/bus/xen-backend/devices/vif-$D-0/state Connected || {
 				xenstore-read $E/error; exit 1; }
 			await /sys/class/net/$vif/carrier 1
+			! xenstore-exists $E/error || {
+				echo "connected, and the error node says: $(xenstore-read $E/error)"; exit 1; }
 			"#
     );
     dom0.run_within(&script, limit)?;

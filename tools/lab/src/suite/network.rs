@@ -122,6 +122,15 @@ fn firewall(context: &mut Context) -> Result<()> {
     Ok(())
 }
 
+/// How many frames the last filter at the ingress of `vif` has dropped.
+pub(super) fn dropped_at_ingress(dom0: &Machine, vif: &str) -> Result<u64> {
+    let output = dom0.run(&format!(
+        "tc -s filter show dev {vif} parent ffff: | grep -o 'dropped [0-9]*'"
+    ))?;
+    let number = output.text().split_whitespace().last().unwrap_or("");
+    number.parse().context("tc shows no count")
+}
+
 fn tc_ingress(context: &mut Context) -> Result<()> {
     let guest = context.guest(Kind::Pv)?;
     let lab = context.lab()?;
@@ -141,13 +150,7 @@ fn tc_ingress(context: &mut Context) -> Result<()> {
         count: 5000,
     }
     .send(limit)?;
-    let dropped = || -> Result<u64> {
-        let output = dom0.run(&format!(
-            "tc -s filter show dev {vif} parent ffff: | grep -o 'dropped [0-9]*'"
-        ))?;
-        let number = output.text().split_whitespace().last().unwrap_or("");
-        number.parse().context("tc shows no count")
-    };
+    let dropped = || dropped_at_ingress(&dom0, &vif);
     let seen = at_least(sent, lab.limit(60), dropped)?;
     ensure!(seen == sent, "of {sent} frames the filter dropped {seen}");
     both_ways(&lab, &guest, 8 * MIB, context.seed())?;

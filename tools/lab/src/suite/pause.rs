@@ -12,7 +12,7 @@ use super::rings::VIF;
 use super::scenario::{kinds, scenario, Found};
 use super::{test, Context, Test};
 use crate::frontend::PROGRAM;
-use crate::guest::Guest;
+use crate::guest::{Guest, Kind};
 use crate::lab::{Driver, Lab};
 use crate::ui;
 
@@ -21,7 +21,7 @@ pub fn long() -> Vec<Test> {
     vec![
         test(
             "rebind-loses-nothing",
-            "frames that were answered OKAY arrive, also while the vif is unbound and bound again",
+            "frames that were answered OKAY arrive, also while the vif is bound again or the module reloaded",
             loses_nothing,
         ),
         test(
@@ -58,7 +58,7 @@ fn pause(context: &mut Context) -> Result<()> {
     let lab = context.boot(&builder)?;
     start_udev(&lab)?;
     let mut failed = Vec::new();
-    for kind in kinds(context, crate::guest::Kind::Pv) {
+    for kind in kinds(context, Kind::Pv) {
         let guest = lab.guest().kind(kind).native_tsc().start()?;
         let (ours, theirs) = (
             load_command(Driver::Netback),
@@ -180,29 +180,40 @@ fn flood_through(lab: &Lab, guest: &Guest, command: &str) -> Result<u64> {
 }
 
 fn loses_nothing(context: &mut Context) -> Result<()> {
-    let guest = context.ring_guest()?;
+    context.drop_guests()?;
     let lab = context.lab()?;
     start_udev(&lab)?;
-    let name = format!("vif-{}-{VIF}", guest.domid()?);
-    let ways = [
-        (
-            "frames kept in a rebind by hand",
-            format!(
-                "cd /sys/bus/xen-backend/drivers/vif && echo {name} > unbind && echo {name} > bind"
+    let load = load_command(context.driver());
+    for kind in kinds(context, Kind::Pv) {
+        let guest = lab.guest().kind(kind).user_vifs(&[VIF]).start()?;
+        guest.await_vif(0)?;
+        let name = format!("vif-{}-{VIF}", guest.domid()?);
+        let ways = [
+            (
+                "frames kept in a rebind by hand",
+                format!(
+                    "cd /sys/bus/xen-backend/drivers/vif && \
+                     echo {name} > unbind && echo {name} > bind"
+                ),
             ),
-        ),
-        (
-            "frames kept in a rebind by helper",
-            format!("netback-reload --rebind {name}"),
-        ),
-    ];
-    for (way, command) in ways {
-        scenario(context, &lab, way, guest.kind().name(), |_| {
-            Ok(Found {
-                events: Some(flood_through(&lab, &guest, &command)?),
-                ..Found::default()
-            })
-        })?;
+            (
+                "frames kept in a rebind by helper",
+                format!("netback-reload --rebind {name}"),
+            ),
+            (
+                "frames kept in a reload",
+                format!("netback-reload --load '{load}'"),
+            ),
+        ];
+        for (way, command) in ways {
+            scenario(context, &lab, way, kind.name(), |_| {
+                Ok(Found {
+                    events: Some(flood_through(&lab, &guest, &command)?),
+                    ..Found::default()
+                })
+            })?;
+        }
+        guest.destroy()?;
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use comfy_table::{presets, Table};
 use serde::{Deserialize, Serialize};
 
 use crate::checkout::Checkout;
@@ -103,16 +104,66 @@ fn merge(all: &mut Vec<Record>, new: &[Record]) {
     }
 }
 
+fn path() -> Result<PathBuf> {
+    Ok(Checkout::find()?
+        .build_dir()?
+        .join("lifecycle")
+        .join("result.json"))
+}
+
 /// Adds records to those of earlier runs, and says where they are.
 pub fn save(new: &[Record]) -> Result<PathBuf> {
-    let dir = Checkout::find()?.build_dir()?.join("lifecycle");
-    fs::create_dir_all(&dir)?;
-    let path = dir.join("result.json");
+    let path = path()?;
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir)?;
+    }
     let mut all = load(&path);
     merge(&mut all, new);
     fs::write(&path, serde_json::to_vec_pretty(&all)?)
         .with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
+}
+
+/// The records of all runs.
+pub fn all() -> Result<Vec<Record>> {
+    Ok(load(&path()?))
+}
+
+/// What became of each scenario, for people.
+pub fn table(records: &[Record]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::ASCII_MARKDOWN).set_header([
+        "test", "scenario", "guest", "events", "pause", "leaked", "took", "verdict",
+    ]);
+    for record in records {
+        let clock = match record.icount {
+            Some(true) => " of instructions",
+            _ => "",
+        };
+        table.add_row([
+            record.test.clone(),
+            record.scenario.clone(),
+            record.guest.clone(),
+            shown(record.events),
+            shown(record.pause_ms.map(|pause| format!("{pause:.1} ms{clock}"))),
+            shown(record.leaked.as_ref().map(left)),
+            format!("{:.0} s", record.seconds),
+            record.verdict.clone(),
+        ]);
+    }
+    table
+}
+
+fn shown(value: Option<impl ToString>) -> String {
+    value.map_or_else(String::new, |value| value.to_string())
+}
+
+fn left(leaked: &BTreeMap<String, i64>) -> String {
+    if leaked.is_empty() {
+        return "nothing".to_owned();
+    }
+    let kinds: Vec<_> = leaked.iter().map(|(k, n)| format!("{n} {k}")).collect();
+    kinds.join(", ")
 }
 
 /// What earlier runs have left; a file that cannot be read is begun anew.
@@ -170,6 +221,32 @@ mod tests {
         assert_eq!(all, [failed, scenario("live-swap")]);
         merge(&mut all, &[scenario("live-rebind")]);
         assert_eq!(all, [scenario("live-swap"), scenario("live-rebind")]);
+    }
+
+    #[test]
+    fn what_was_not_counted_is_not_nothing() {
+        let record = |leaked: Option<&[(&str, i64)]>| Record {
+            leaked: leaked.map(|all| all.iter().map(|&(k, n)| (k.to_owned(), n)).collect()),
+            pause_ms: Some(0.125),
+            icount: Some(true),
+            ..Record::default()
+        };
+        let all = [
+            record(None),
+            record(Some(&[])),
+            record(Some(&[("slab", 2), ("threads", -1)])),
+        ];
+        let shown = table(&all).to_string();
+        let cells: Vec<Vec<_>> = shown
+            .lines()
+            .skip(2)
+            .map(|line| line.split('|').map(str::trim).collect())
+            .collect();
+        assert!(cells.iter().all(|row| row[5] == "0.1 ms of instructions"));
+        assert_eq!(
+            cells.iter().map(|row| row[6]).collect::<Vec<_>>(),
+            ["", "nothing", "2 slab, -1 threads"]
+        );
     }
 
     #[test]

@@ -145,7 +145,7 @@ pub(super) fn await_carrier(lab: &Lab, interface: &str, on: bool) -> Result<()> 
 }
 
 /// The way from our frontend to dom0, which is told the way back: nobody here answers when it asks.
-fn route_to_host(lab: &Lab, frontend: &mut Frontend, own: &str) -> Result<Route> {
+pub(super) fn route_to_host(lab: &Lab, frontend: &mut Frontend, own: &str) -> Result<Route> {
     let to = frontend.resolve(own, HOST)?;
     let mac = frontend.status()?.mac;
     lab.dom0().run(&format!(
@@ -160,7 +160,7 @@ fn route_to_host(lab: &Lab, frontend: &mut Frontend, own: &str) -> Result<Route>
 }
 
 /// Waits for the answer to an echo request, among other frames.
-fn await_echo(frontend: &mut Frontend, sequence: u16) -> Result<()> {
+pub(super) fn await_echo(frontend: &mut Frontend, sequence: u16) -> Result<()> {
     let until = Instant::now() + SOON;
     while Instant::now() < until {
         let (frames, wrong) = frontend.receive(1, true, Duration::from_millis(500))?;

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! What no kernel's frontend asks for, so one in user space does: a control ring, whose hash
-//! chooses the queue, and a multicast filter.
+//! chooses the queue, hashes of its own frames, and a multicast filter.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context as _, Result};
+use netback_frontend::cases::ECHO_ID;
 use netback_frontend::packet::{kind, meaningless, slots_for, Kind};
 use netback_frontend::rx::Received;
 use netback_frontend::session::{Answer, Command};
@@ -16,7 +17,9 @@ use netif::ctrl::Hashing;
 use netif::extra::{EthAddr, Extra, MulticastOp};
 use netif::hash::HashType;
 
-use super::rings::{await_carrier, Pair, SOON, VIF};
+use super::floods::at_least;
+use super::network::dropped_at_ingress;
+use super::rings::{await_carrier, await_echo, own, route_to_host, Pair, SOON, VIF};
 use super::{test, Context, Test};
 use crate::frontend::{Frontend, ANSWERED};
 
@@ -26,6 +29,11 @@ pub fn tests() -> Vec<Test> {
             "control-ring",
             "messages of the control ring are answered, and its hash chooses queues and is passed on",
             control_ring,
+        ),
+        test(
+            "guest-hash",
+            "the hash that a guest sends along is the frame's hash in the host, and nothing else is",
+            guest_hash,
         ),
         test(
             "multicast-filter",
@@ -230,6 +238,65 @@ fn control_ring(context: &mut Context) -> Result<()> {
             }
         }
     }
+}
+
+fn guest_hash(context: &mut Context) -> Result<()> {
+    const VALUE: u32 = 0x89ab_cdef;
+    /// Where classic BPF finds a frame's hash: `SKF_AD_OFF + SKF_AD_RXHASH`.
+    const HASH: u32 = 0xffff_f000 + 32;
+    let guest = context.ring_guest()?;
+    let lab = context.lab()?;
+    let dom0 = lab.dom0();
+    let vif = guest.vif_name(VIF)?;
+    let mut frontend = guest.frontend(VIF)?;
+    frontend.connect(&Config::default())?;
+    await_carrier(&lab, &vif, true)?;
+    let route = route_to_host(&lab, &mut frontend, &own(&guest))?;
+    // Classic BPF: a frame is dropped if its hash, just as the driver has left it, is that one.
+    dom0.run(&format!(
+        "tc qdisc add dev {vif} ingress && \
+         tc filter add dev {vif} parent ffff: protocol ip prio 1 bpf bytecode \
+         '4,32 0 0 {HASH},21 0 1 {VALUE},6 0 0 65535,6 0 0 0,' action drop"
+    ))?;
+
+    let hash = |kind: u8, algorithm, value| Extra::Hash {
+        kind,
+        algorithm,
+        value,
+    };
+    let toeplitz = abi::HASH_ALGORITHM_TOEPLITZ;
+    let mut due = 0;
+    let cases = [
+        (None, 0),
+        (Some(hash(HashType::Ipv4Tcp as u8, toeplitz, VALUE)), 1),
+        (Some(hash(HashType::Ipv4 as u8, toeplitz, VALUE)), 1),
+        (Some(hash(HashType::Ipv6Tcp as u8, toeplitz, VALUE)), 1),
+        (Some(hash(HashType::Ipv4 as u8, toeplitz, VALUE + 1)), 0),
+        (Some(hash(77, toeplitz, VALUE)), 0),
+        (None, 0),
+    ];
+    for (sequence, (extra, dropped)) in (0..).zip(cases) {
+        // The answer to one that is not dropped tells that it is through.
+        let frame = route.echo(ECHO_ID, sequence, 100)?;
+        let extras: Vec<_> = extra.into_iter().map(Slot::extra).collect();
+        let slots = chain_with(frame.len() as u16, &[], &extras);
+        let sent = frontend.send(&slots, &frame, ANSWERED)?;
+        ensure!(
+            sent.all(RSP_OKAY, extras.len() as u32),
+            "{extra:?} was answered {sent:?}"
+        );
+        due += dropped;
+        if dropped == 0 {
+            await_echo(&mut frontend, sequence).with_context(|| format!("with {extra:?}"))?;
+        }
+        let seen = at_least(due, SOON, || dropped_at_ingress(&dom0, &vif))?;
+        ensure!(
+            seen == due,
+            "after {extra:?} frames with the hash are {seen} in place of {due}"
+        );
+    }
+    dom0.run(&format!("tc qdisc del dev {vif} ingress"))?;
+    Ok(())
 }
 
 /// A group of stations.
