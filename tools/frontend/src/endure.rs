@@ -18,8 +18,8 @@ use crate::load::flood;
 use crate::packet::{meaningless, Route, BROADCAST};
 use crate::vif::Vif;
 
-/// How long the backend may take for one transition. If it loses one, the next is a new try.
-const WALK_MS: u64 = 5_000;
+/// How long the backend may take for one transition.
+const WALK_MS: u64 = 20_000;
 /// How long a slot may wait for its answer.
 const ANSWERED: Duration = Duration::from_secs(30);
 /// Frames of a burst, for each queue.
@@ -57,9 +57,10 @@ pub struct Report {
     pub echoes: u64,
     /// Disconnections.
     pub disconnects: u64,
-    /// Tries to connect that failed.
+    /// Tries to connect that the backend refused.
     pub refused: u64,
-    /// Disconnections during which the backend got stuck.
+    /// Connections and disconnections during which the backend got stuck: it neither did what it was to
+    /// do, nor said that it would not.
     pub stuck: u64,
     /// Frames sent.
     pub sent: u64,
@@ -98,8 +99,14 @@ pub fn run(vif: &mut Vif, plan: &Plan) -> Result<Report> {
         };
         report.operations += 1;
         report.connects += 1;
+        let begin = Instant::now();
         if let Err(e) = vif.connect(&config) {
-            report.refused += 1;
+            // A refusal comes at once.
+            if begin.elapsed() < Duration::from_millis(WALK_MS) {
+                report.refused += 1;
+            } else {
+                report.stuck += 1;
+            }
             vif.stop();
             in_a_row += 1;
             ensure!(

@@ -62,6 +62,34 @@ impl Checkout {
         Ok(dir)
     }
 
+    /// What the module's sources are at: a commit, with a `+` if they were changed since.
+    pub fn commit(&self) -> String {
+        let git = |arguments: &[&str]| {
+            std::process::Command::new("git")
+                .arg("-C")
+                .arg(self.dir())
+                .args(arguments)
+                .output()
+                .ok()
+                .filter(|o| o.status.success())
+                .map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned())
+        };
+        let changed = git(&[
+            "status",
+            "--porcelain",
+            "--",
+            "netback",
+            "include",
+            "Kbuild",
+        ])
+        .is_some_and(|s| !s.is_empty());
+        let mark = if changed { "+" } else { "" };
+        format!(
+            "{}{mark}",
+            git(&["rev-parse", "--short=12", "HEAD"]).unwrap_or_default()
+        )
+    }
+
     /// The Rust files from which all others are reached: the module's root, and those of every crate
     /// under `tools/`, wherever it lies.
     pub fn rust_roots(&self) -> Result<Vec<PathBuf>> {

@@ -62,6 +62,16 @@ fn read(path: &Path) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// What a console had before the emulator made its kernel die, or all of it.
+pub fn before(console: &str) -> &str {
+    const DEATHS: &[&str] = &["ENTRY_TRAMPOLINE stack guard page was hit", "int3: 0000"];
+    let end = DEATHS.iter().filter_map(|death| console.find(death)).min();
+    let end = end.map_or(console.len(), |at| {
+        console[..at].rfind('\n').map_or(0, |newline| newline + 1)
+    });
+    &console[..end]
+}
+
 /// How many guests went down in a triple fault, by Xen's console.
 ///
 /// Seldom, under TCG, a PVH guest comes back from a VMRUN with none of its memory mapped, and goes
@@ -150,6 +160,19 @@ mod tests {
         ] {
             assert!(!left_hanging(&format!("{begun}{more}")), "{more}");
         }
+    }
+
+    #[test]
+    fn what_a_kernel_said_before_it_died_is_told_from_its_death() {
+        let said = "[  8.0] BUG: KASAN: use-after-free\n[  8.1] more\n";
+        for death in [
+            "BUG: ENTRY_TRAMPOLINE stack guard page was hit at 00000000f2",
+            "Oops: int3: 0000 [#1] SMP",
+        ] {
+            let console = format!("{said}[  9.1] {death}\n[  9.1] Call Trace:\n");
+            assert_eq!(before(&console), said);
+        }
+        assert_eq!(before(said), said);
     }
 
     #[test]

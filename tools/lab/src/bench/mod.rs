@@ -363,37 +363,9 @@ fn environment(station: &Station, repetitions: u32) -> Result<Environment> {
         processor: "TCG, -cpu max,-rdtscp,-x2apic, -icount shift=0,sleep=off: one nanosecond is \
                     one instruction, over all processors together"
             .into(),
-        commit: commit(lab.checkout()),
+        commit: lab.checkout().commit(),
         repetitions,
     })
-}
-
-/// What the tree is at.
-fn commit(checkout: &Checkout) -> String {
-    let git = |arguments: &[&str]| {
-        std::process::Command::new("git")
-            .arg("-C")
-            .arg(checkout.dir())
-            .args(arguments)
-            .output()
-            .ok()
-            .filter(|o| o.status.success())
-            .map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned())
-    };
-    let changed = git(&[
-        "status",
-        "--porcelain",
-        "--",
-        "netback",
-        "include",
-        "Kbuild",
-    ])
-    .is_some_and(|s| !s.is_empty());
-    let mark = if changed { "+" } else { "" };
-    format!(
-        "{}{mark}",
-        git(&["rev-parse", "--short=12", "HEAD"]).unwrap_or_default()
-    )
 }
 
 /// What can be computed from other figures only.

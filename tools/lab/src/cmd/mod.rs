@@ -191,7 +191,7 @@ fn hostile(args: &HostileArgs) -> Result<ExitCode> {
         queues: args.queues,
         debug: !args.no_debug,
     })?;
-    println!("{}", hostile::table(&summary.all));
+    println!("{}", summary.table);
     for fell in summary.outcomes.iter().filter(|o| !o.held()) {
         println!("{} fell to {}: {}", fell.driver, fell.attack, fell.detail);
     }

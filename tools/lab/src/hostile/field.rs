@@ -185,6 +185,11 @@ impl Field {
         }
     }
 
+    /// Whether nothing was attacked yet.
+    pub fn is_fresh(&self) -> bool {
+        self.attacks == 0
+    }
+
     /// What the attacks so far have left behind. Says how many they were.
     pub fn leaks(&self) -> Result<String> {
         /// Connections, very roughly, of an attack.

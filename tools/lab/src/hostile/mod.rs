@@ -18,8 +18,6 @@ use record::{failure, Outcome, Random, Record, FELL, HELD};
 use staged::{answers_count, Seen, STAGED};
 use watch::{Watch, LONG_REST, REST};
 
-pub use record::table;
-
 /// What shall be done.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -161,6 +159,7 @@ impl Campaign<'_> {
             driver: name_of(driver).to_owned(),
             verdict: verdict.to_owned(),
             detail,
+            commit: String::new(),
             random,
         })
     }
@@ -202,6 +201,10 @@ impl Campaign<'_> {
 
     /// What all attacks since the lab was booted have left behind together.
     fn leaks(&mut self) -> Result<()> {
+        if self.field.as_ref().is_none_or(Field::is_fresh) {
+            ui::note("leaks: nothing was attacked in this lab, so it cannot tell");
+            return Ok(());
+        }
         let outcome = self.field()?.leaks();
         let verdict = if outcome.is_ok() { HELD } else { FELL };
         let detail = outcome.unwrap_or_else(|e| format!("{e:#}"));
@@ -212,6 +215,7 @@ impl Campaign<'_> {
             driver: name_of(self.driver).to_owned(),
             verdict: verdict.to_owned(),
             detail,
+            commit: String::new(),
             random: None,
         })
     }
@@ -281,15 +285,16 @@ fn random(field: &mut Field, slots: u64, options: &Options) -> Result<Worked> {
 pub struct Summary {
     /// Every attack on every backend, of this run.
     pub outcomes: Vec<Outcome>,
-    /// The same, and what earlier runs have found of other attacks.
-    pub all: Vec<Outcome>,
+    /// The same as a table, with what earlier runs have found of other attacks.
+    pub table: String,
     /// Why our backend is not to be relied on, if it is not.
     pub failure: Option<String>,
 }
 
 /// Runs everything; writes `build/hostile/result.json`.
 pub fn run(options: &Options) -> Result<Summary> {
-    let mut record = Record::begin()?;
+    let all = options.filters.is_empty();
+    let mut record = Record::begin(if all { &options.drivers } else { &[] })?;
     let mut trouble = None;
     for &driver in &options.drivers {
         let mut campaign = Campaign {
@@ -303,11 +308,11 @@ pub fn run(options: &Options) -> Result<Summary> {
             trouble.get_or_insert_with(|| format!("{}: {e:#}", name_of(driver)));
         }
     }
-    let (outcomes, all) = record.end();
+    let (outcomes, table) = record.end();
     let failure = trouble.or_else(|| failure(&outcomes));
     Ok(Summary {
         outcomes,
-        all,
+        table,
         failure,
     })
 }

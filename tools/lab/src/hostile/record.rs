@@ -32,6 +32,9 @@ pub struct Outcome {
     pub verdict: String,
     /// What was done, or what went wrong.
     pub detail: String,
+    /// What our sources were at.
+    #[serde(default)]
+    pub commit: String,
     /// Of the random run.
     #[serde(flatten)]
     pub random: Option<Random>,
@@ -81,9 +84,10 @@ impl From<&fuzz::Report> for Random {
 /// Outcomes, also on disk, however the run may end.
 ///
 /// What is on disk is of earlier runs, too: an attack that is carried out again takes the place of
-/// what is there of it.
+/// what is there of it, and a run of all attacks that of all there is of its backend.
 pub struct Record {
     path: PathBuf,
+    commit: String,
     /// Of this run.
     outcomes: Vec<Outcome>,
     /// Of this run and of earlier ones.
@@ -91,14 +95,18 @@ pub struct Record {
 }
 
 impl Record {
-    /// With what earlier runs have left; a file that cannot be read is begun anew.
-    pub fn begin() -> Result<Self> {
-        let dir = Checkout::find()?.build_dir()?.join("hostile");
+    /// With what earlier runs have left of other backends than those of `anew`; a file that cannot be
+    /// read is begun anew, too.
+    pub fn begin(anew: &[Driver]) -> Result<Self> {
+        let checkout = Checkout::find()?;
+        let dir = checkout.build_dir()?.join("hostile");
         fs::create_dir_all(&dir)?;
         let path = dir.join("result.json");
-        let all = load(&path);
+        let mut all = load(&path);
+        all.retain(|old| anew.iter().all(|&driver| old.driver != name_of(driver)));
         let this = Self {
             path,
+            commit: checkout.commit(),
             outcomes: Vec::new(),
             all,
         };
@@ -112,16 +120,18 @@ impl Record {
     }
 
     /// Adds one. Another run of this checkout may have added its own meanwhile.
-    pub fn add(&mut self, outcome: Outcome) -> Result<()> {
+    pub fn add(&mut self, mut outcome: Outcome) -> Result<()> {
+        outcome.commit.clone_from(&self.commit);
         self.all = load(&self.path);
         merge(&mut self.all, outcome.clone());
         self.outcomes.push(outcome);
         self.save()
     }
 
-    /// Those of this run, and those on disk.
-    pub fn end(self) -> (Vec<Outcome>, Vec<Outcome>) {
-        (self.outcomes, self.all)
+    /// Those of this run, and a table of those on disk.
+    pub fn end(self) -> (Vec<Outcome>, String) {
+        let table = table(&self.all, &self.commit);
+        (self.outcomes, table)
     }
 }
 
@@ -139,8 +149,8 @@ fn merge(all: &mut Vec<Outcome>, new: Outcome) {
     }
 }
 
-/// The backends side by side.
-pub fn table(outcomes: &[Outcome]) -> String {
+/// The backends side by side. A verdict of another run has the commit that it is about.
+fn table(outcomes: &[Outcome], commit: &str) -> String {
     let mut names: Vec<(&str, &str)> = Vec::new();
     let mut drivers: Vec<&str> = Vec::new();
     for outcome in outcomes {
@@ -160,8 +170,11 @@ pub fn table(outcomes: &[Outcome]) -> String {
             let verdict = outcomes
                 .iter()
                 .find(|o| o.attack == name && o.driver == *driver)
-                .map_or("", |o| o.verdict.as_str());
-            row.push(verdict.to_owned());
+                .map_or_else(String::new, |o| match o.commit.as_str() {
+                    same if same == commit => o.verdict.clone(),
+                    other => format!("{} ({other})", o.verdict),
+                });
+            row.push(verdict);
         }
         table.add_row(row);
     }
@@ -194,6 +207,7 @@ mod tests {
             driver: driver.into(),
             verdict: verdict.into(),
             detail: "as it was".into(),
+            commit: "abc".into(),
             random: None,
         }
     }
@@ -206,8 +220,11 @@ mod tests {
         ];
         assert_eq!(failure(&outcomes), None);
         assert!(failure(&[]).is_some());
-        let text = table(&outcomes);
+        let text = table(&outcomes, "abc");
         assert!(text.contains(HELD) && text.contains(FELL), "{text}");
+        assert!(!text.contains("(abc)"), "{text}");
+        let text = table(&outcomes, "def");
+        assert!(text.contains("held (abc)"), "{text}");
         outcomes.push(outcome("b", "netback", FELL));
         assert_eq!(failure(&outcomes).as_deref(), Some("b: as it was"));
     }

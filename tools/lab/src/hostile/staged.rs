@@ -35,6 +35,10 @@ pub const STAGED: &[Staged] = &[
         name: "unplugged-in-a-batch",
         run: unplugged,
     },
+    Staged {
+        name: "state-gone",
+        run: state_gone,
+    },
 ];
 
 /// What the guest saw of an attack, in words; whether it was what had to be.
@@ -146,54 +150,111 @@ fn stall(field: &Field, name: &str, options: &Options) -> Result<Seen> {
     Ok(seen)
 }
 
-/// Begins to send as fast as may be, and waits until that is under way.
-fn begin_flood(field: &Field) -> Result<Process> {
-    let interface = field.attacker.vif_name(VIF)?;
-    let counter = format!("/sys/class/net/{interface}/statistics/rx_packets");
-    let before: u64 = field.lab.dom0().read(&counter)?.trim().parse()?;
-    let flood = field.attacker.spawn(&format!(
-        "exec {PROGRAM} flood --handle {VIF} --frames 100000000 --size 9000"
-    ))?;
-    field
-        .lab
-        .dom0()
-        .run(&format!(
+/// Frames as fast as may be from the attacker, on two queues, and frames to it, which it leaves lying.
+struct Flood {
+    from: Process,
+    to: Process,
+}
+
+impl Flood {
+    /// Begins it, and waits until it is under way.
+    fn begin(field: &Field) -> Result<Self> {
+        let dom0 = field.lab.dom0();
+        let guest = &field.attacker;
+        let (domid, interface) = (guest.domid()?, guest.vif_name(VIF)?);
+        let counter = format!("/sys/class/net/{interface}/statistics/rx_packets");
+        let before: u64 = dom0.read(&counter)?.trim().parse()?;
+        let from = guest.spawn(&format!(
+            "exec {PROGRAM} flood --handle {VIF} --queues 2 --frames 100000000 --size 9000"
+        ))?;
+        dom0.run(&format!(
             "for i in $(seq 600); do [ $(cat {counter}) -gt {} ] && exit 0; sleep 0.05; done; exit 1",
             before + 500
         ))
         .context("the flood does not get going")?;
-    Ok(flood)
+        let own = guest.address_of(VIF);
+        let to = dom0.spawn(&format!(
+            "ip neigh replace {own} dev br{VIF} nud permanent \
+               lladdr $(xenstore-read /local/domain/{domid}/device/vif/{VIF}/mac) && \
+             exec ping -q -f -s 1400 {own} > /dev/null"
+        ))?;
+        Ok(Self { from, to })
+    }
+
+    /// Ends it by force. The attacker may be gone by now.
+    fn end(self) -> Result<()> {
+        let limit = Duration::from_secs(30);
+        self.to.kill(libc::SIGKILL)?;
+        self.to.wait(limit)?;
+        if self.from.kill(libc::SIGKILL).is_ok() {
+            // Of a guest that was destroyed nothing is heard any more.
+            let _ = self.from.wait(limit);
+        }
+        Ok(())
+    }
 }
 
+/// So often for what takes place in the middle of a batch: where in one, is chance.
+const TIMES: u32 = 5;
+
 fn killed(field: &mut Field) -> Result<String> {
-    const TIMES: u32 = 5;
     for _ in 0..TIMES {
-        let flood = begin_flood(field)?;
-        flood.kill(libc::SIGKILL)?;
-        flood.wait(Duration::from_secs(30))?;
+        Flood::begin(field)?.end()?;
     }
     field.reconnect()?;
     Ok(format!("{TIMES} times"))
 }
 
 fn destroyed(field: &mut Field) -> Result<String> {
-    let flood = begin_flood(field)?;
-    field.attacker.destroy()?;
-    drop(flood);
-    field.replace_attacker()?;
-    field.reconnect()?;
-    Ok("once".into())
+    for _ in 0..TIMES {
+        let flood = Flood::begin(field)?;
+        field.attacker.destroy()?;
+        flood.end()?;
+        field.replace_attacker()?;
+        field.reconnect()?;
+    }
+    Ok(format!("{TIMES} times"))
 }
 
 /// The vif goes in mid-batch, and the attacker sees nobody at the other end any more.
 fn unplugged(field: &mut Field) -> Result<String> {
-    let flood = begin_flood(field)?;
-    field.attacker.detach_vif(VIF)?;
-    flood.kill(libc::SIGKILL)?;
-    flood.wait(Duration::from_secs(30))?;
-    field.attacker.attach_user_vif(VIF)?;
-    field.reconnect()?;
-    Ok("once".into())
+    for _ in 0..TIMES {
+        let flood = Flood::begin(field)?;
+        field.attacker.detach_vif(VIF)?;
+        flood.end()?;
+        field.attacker.attach_user_vif(VIF)?;
+        field.reconnect()?;
+    }
+    Ok(format!("{TIMES} times"))
+}
+
+/// In mid-batch the attacker's state becomes none at all: for a backend its vif is gone for good then. The
+/// interface goes, and the toolstack can attach another.
+fn state_gone(field: &mut Field) -> Result<String> {
+    let key = format!("device/vif/{VIF}/state");
+    let states = [
+        format!("write {key} 0"),
+        format!("write {key} x"),
+        format!("rm {key}"),
+    ];
+    for state in &states {
+        let flood = Flood::begin(field)?;
+        let interface = field.attacker.vif_name(VIF)?;
+        field.attacker.run(&format!("xenstore-{state}"))?;
+        field
+            .lab
+            .dom0()
+            .run(&format!(
+                "for i in $(seq 600); do [ -e /sys/class/net/{interface} ] || exit 0; sleep 0.05; \
+                 done; exit 1"
+            ))
+            .with_context(|| format!("{interface} stays after {state}"))?;
+        flood.end()?;
+        field.attacker.detach_vif(VIF)?;
+        field.attacker.attach_user_vif(VIF)?;
+        field.reconnect()?;
+    }
+    Ok(format!("{} times", states.len()))
 }
 
 /// Whether answers that are not ours make `driver` fall: only our own backend has promised them.

@@ -86,6 +86,7 @@ const HOTPLUG_SCRIPTS: &[&str] = &[
 const GUEST_PROGRAMS: &[&str] = &[
     "usr/bin/xenstore-read",
     "usr/bin/xenstore-write",
+    "usr/bin/xenstore-rm",
     "usr/bin/xenstore-ls",
     "usr/bin/dash",
     "usr/sbin/ip",

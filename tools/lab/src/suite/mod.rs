@@ -34,7 +34,7 @@ pub mod traffic;
 mod travel;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
@@ -44,6 +44,7 @@ use anyhow::{Context as _, Result};
 use crate::guest::{Guest, Kind};
 use crate::lab::{Driver, Lab, LabBuilder};
 use crate::mishaps::{self, Mishaps};
+use crate::qemu;
 use crate::setup::{DebugKernel, GuestKernel};
 use crate::ui;
 use record::Record;
@@ -387,11 +388,17 @@ impl Context {
             };
             let spoilt = |dir: &PathBuf| Mishaps::in_run(dir).since(&before(dir));
             let mishap = self.logs.iter().find_map(spoilt);
+            let reported = self.logs.iter().find_map(|dir| reported(dir));
             self.logs
                 .retain(|dir| self.lab.as_ref().is_some_and(|lab| lab.dir() == dir));
             let (Err(e), Some(mishap)) = (&outcome, mishap.filter(|_| tries < TRIES)) else {
                 return outcome;
             };
+            if let Some(report) = reported {
+                return outcome.with_context(|| {
+                    format!("before the emulator {mishap}, a kernel reported: {report}")
+                });
+            }
             ui::note(format!(
                 "the emulator {mishap}; running {} again after: {e:#}",
                 test.name
@@ -434,6 +441,20 @@ impl Context {
             (Err(e), Err(report)) => Err(report.context(format!("{e:#}"))),
         }
     }
+}
+
+/// What a kernel that serves vifs has reported of trouble in the last test, if anything, by the logs of
+/// a run. That the emulator spoilt the test afterwards is no excuse for it.
+fn reported(dir: &Path) -> Option<String> {
+    let driver_domain = dir.join(format!("guest-{}.log", debug::DOMAIN));
+    [qemu::console(dir), driver_domain]
+        .iter()
+        .filter_map(|console| std::fs::read(console).ok())
+        .find_map(|console| {
+            let console = String::from_utf8_lossy(&console);
+            let trouble = health::trouble_on_console(&console);
+            (!trouble.is_empty()).then(|| trouble.join("\n"))
+        })
 }
 
 /// A test that did not pass.

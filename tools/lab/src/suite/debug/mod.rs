@@ -25,7 +25,7 @@ mod kunit;
 mod rig;
 
 pub use allocations::Endured;
-pub use rig::DRIVER;
+pub use rig::{DOMAIN, DRIVER};
 
 /// The vif that is left to the frontend in user space.
 const VIF: u32 = 1;
@@ -47,6 +47,7 @@ pub const ALSO_IN_DOM0: &[&str] = &[
     "tx-faults",
     "index-jumps",
     "rx-bad-buffers",
+    "stall",
     "control-ring",
     "multicast-filter",
     "cpu-hotplug",

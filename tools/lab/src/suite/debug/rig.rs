@@ -27,6 +27,8 @@ const PARAMETERS: &str = "max_queues=2";
 pub const DRIVER: &str = "driver that watches itself";
 /// The guest behind it, likewise.
 pub const BEHIND: &str = "behind it";
+/// The driver domain's name in the toolstack, by which its console's log is called.
+pub const DOMAIN: &str = "watched";
 
 /// Both, started if need be.
 pub fn rig(context: &mut Context) -> Result<Rig> {
@@ -40,6 +42,7 @@ pub fn rig(context: &mut Context) -> Result<Rig> {
         // KASAN's shadow is not there yet when a PV domain begins with what is instrumented.
         let driver = lab
             .guest()
+            .name(DOMAIN)
             .pvh()
             .vcpus(2)
             .memory(768)
