@@ -2,19 +2,20 @@
 
 //! Attacks through what is in the rings.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Result};
+use netback_xen::PAGE;
 use netif::abi::{
-    EXTRA_TYPE_MCAST_ADD, EXTRA_TYPE_MCAST_DEL, GSO_TYPE_TCPV4, RING_SIZE, RSP_ERROR, RSP_OKAY,
-    TXF_CSUM_BLANK,
+    RxRequest, EXTRA_TYPE_MCAST_ADD, EXTRA_TYPE_MCAST_DEL, GSO_TYPE_TCPV4, RING_SIZE, RSP_ERROR,
+    RSP_OKAY, TXF_CSUM_BLANK,
 };
 use netif::ring::Ring as _;
 
 use super::{config, Arena, Attack, ANSWERED, UNANSWERED};
 use crate::cases::{faults, harmless, Outcome};
 use crate::config::Config;
-use crate::packet::meaningless;
+use crate::packet::{meaningless, Route, BROADCAST};
 use crate::queue::Parts;
 use crate::session::Which;
 use crate::slots::{chain, chain_with, Slot};
@@ -24,7 +25,7 @@ pub fn attacks() -> Vec<Attack> {
         Attack {
             name: "producer-jump",
             advisory: Some("XSA-39, CVE-2013-0216"),
-            about: "request producers jump ahead and back, in both rings",
+            about: "request producers jump ahead and back, in both rings, while frames wait for the guest",
             run: producer_jump,
         },
         Attack {
@@ -84,7 +85,113 @@ pub fn attacks() -> Vec<Attack> {
     ]
 }
 
+/// Frames to the guest that wait when a producer jumps.
+const WAITING: usize = 8;
+
+/// Response producers of both rings.
+fn produced(parts: &Parts) -> (u32, u32) {
+    (parts.tx.page().rsp_prod(), parts.rx.page().rsp_prod())
+}
+
+/// Whether no response comes in either ring for a while.
+fn is_quiet(parts: &Parts) -> Result<bool> {
+    let before = produced(parts);
+    let until = Instant::now() + UNANSWERED;
+    // An event may be pending from before: only time tells.
+    while Instant::now() < until && produced(parts) == before {
+        parts.channels.tx().wait(Duration::from_millis(10))?;
+    }
+    Ok(produced(parts) == before)
+}
+
+/// Fills both rings with what would be taken for requests, and for good ones.
+fn fill_with_stale(parts: &mut Parts) {
+    let gref = parts.data_grefs[0];
+    for index in 0..RING_SIZE {
+        let buffer = parts.buffer_of(index);
+        let request = RxRequest {
+            id: index as u16,
+            gref: parts.buffer_grefs[buffer],
+        };
+        parts.rx.page().write_slot(index, request.to_words());
+        parts
+            .tx
+            .page()
+            .write_slot(index, Slot::data(60).words(gref, 7));
+    }
+}
+
+/// Has a ring's producer jump while frames wait for the guest, and wants it to be the end: nothing
+/// is taken or answered any more, in that ring at once, in the other one as soon as the jump was
+/// seen. `question` is a frame that the host answers.
+fn jump_once(parts: &mut Parts, ring: Which, by: u32, question: &[u8]) -> Result<()> {
+    let slots = chain(question.len() as u16, &[]);
+    for _ in 0..WAITING {
+        let sent = parts.send(&slots, question, ANSWERED)?;
+        ensure!(sent.all(RSP_OKAY, 0), "a question was answered {sent:?}");
+    }
+    // The answers get there, and wait: there are no buffers.
+    std::thread::sleep(Duration::from_millis(20));
+    fill_with_stale(parts);
+    let jumped = |parts: &Parts| match ring {
+        Which::Tx => produced(parts).0,
+        Which::Rx => produced(parts).1,
+    };
+    let before = jumped(parts);
+    parts.jump(ring, by)?;
+    let until = Instant::now() + ANSWERED;
+    let mut provoked = 0;
+    loop {
+        let quiet = is_quiet(parts)?;
+        let after = jumped(parts);
+        ensure!(
+            after == before,
+            "responses in the ring {ring:?} went from {before} to {after} after a jump by {by}"
+        );
+        if quiet && provoked > 0 {
+            break;
+        }
+        // The backend sees the jump when it looks at that ring, for which it may have had no reason
+        // yet, or no time. What it is given in the other ring until then it may take.
+        let more = match ring {
+            Which::Tx => provoked < WAITING,
+            Which::Rx => Instant::now() < until,
+        };
+        ensure!(
+            more,
+            "the other ring was served {provoked} times after a jump by {by} in the ring {ring:?}"
+        );
+        match ring {
+            Which::Tx => {
+                parts.post(1)?;
+                parts.channels.rx().notify()?;
+            }
+            Which::Rx => {
+                while parts.tx.take().is_some() {}
+                parts.place(&slots, question);
+                parts.kick()?;
+                parts.channels.tx().notify()?;
+            }
+        }
+        provoked += 1;
+    }
+    if ring == Which::Rx {
+        let clean = |buffer| parts.buffers.read(buffer, 0, PAGE).iter().all(|&b| b == 0);
+        ensure!(
+            (0..parts.buffers.count()).all(clean),
+            "a buffer was written to after a jump by {by}"
+        );
+    }
+    Ok(())
+}
+
 fn producer_jump(arena: &mut Arena<'_>) -> Result<String> {
+    // The host forgets where we are when the link goes: it has to be a question that tells.
+    let question = Route {
+        to: BROADCAST,
+        ..arena.route
+    }
+    .arp()?;
     let mut jumps = 0;
     let mut by = vec![257, 0x7fff_ffff, 0x8000_0000, u32::MAX, u32::MAX - 255];
     while let Some(by) = by
@@ -92,29 +199,18 @@ fn producer_jump(arena: &mut Arena<'_>) -> Result<String> {
         .or_else(|| arena.goes_on().then(|| arena.rng.u32(257..)))
     {
         for ring in [Which::Tx, Which::Rx] {
-            let parts = arena.vif.parts(0)?;
-            // Stale slots that would be taken for frames.
-            let gref = parts.data_grefs[0];
-            for index in 0..RING_SIZE {
-                parts
-                    .tx
-                    .page()
-                    .write_slot(index, Slot::data(60).words(gref, 7));
-            }
-            let produced = |parts: &Parts| (parts.tx.page().rsp_prod(), parts.rx.page().rsp_prod());
-            let before = produced(parts);
-            parts.jump(ring, by)?;
-            parts.channels.tx().wait(UNANSWERED)?;
-            let after = produced(parts);
-            ensure!(
-                after == before,
-                "response producers moved from {before:?} to {after:?} after a jump by {by}"
-            );
+            // Without buffers every one of these is too far for the receive ring, too.
+            arena.vif.connect(&Config {
+                post: false,
+                ..config()
+            })?;
+            jump_once(arena.vif.parts(0)?, ring, by, &question)?;
             jumps += 1;
-            arena.connect()?;
         }
     }
-    Ok(format!("{jumps} jumps, each followed by a new connection"))
+    Ok(format!(
+        "{jumps} jumps while frames waited, each the end of its connection"
+    ))
 }
 
 fn faults_and_drops(arena: &mut Arena<'_>) -> Result<String> {
@@ -267,7 +363,7 @@ fn empty_slots(arena: &mut Arena<'_>) -> Result<String> {
 }
 
 fn drops_while_full(arena: &mut Arena<'_>) -> Result<String> {
-    let broadcast = meaningless(arena.route.from, crate::packet::BROADCAST, 1400);
+    let broadcast = meaningless(arena.route.from, BROADCAST, 1400);
     let echo = arena.route.echo(1, 1, 1300)?;
     let bad = faults(arena.route)?;
     let mut rounds = 0;
