@@ -42,6 +42,9 @@ const ANSWERED: Duration = Duration::from_secs(30);
 /// How long it takes until a ring is believed not to be answered any more.
 const UNANSWERED: Duration = Duration::from_millis(30);
 
+/// How long responses that are not due are waited for before a connection is left.
+const SUPERFLUOUS: Duration = Duration::from_millis(30);
+
 /// How many problems are told in words; then a queue gives up.
 const ENOUGH: usize = 10;
 
@@ -95,6 +98,16 @@ impl Report {
     /// Whether nothing was wrong.
     pub fn is_clean(&self) -> bool {
         self.wrong == 0 && self.missing == 0 && self.duplicate == 0 && self.problems.is_empty()
+    }
+
+    /// Whether nothing was wrong with as many slots as were wanted: a run that did nothing is clean.
+    pub fn is_whole(&self, slots: u64) -> bool {
+        self.is_clean() && self.slots >= slots
+    }
+
+    /// Adds what has failed besides responses.
+    pub fn failed(&mut self, error: &anyhow::Error) {
+        self.problems.push(format!("{error:#}"));
     }
 
     fn problem(&mut self, round: u64, what: impl FnOnce() -> String) {
@@ -315,21 +328,37 @@ impl<'a> Player<'a> {
         let bad = self.maker(rng).fault();
         self.shadow.report.slots += bad.len() as u64;
         self.shadow.report.count("fault");
-        let Self { parts, shadow, .. } = self;
+        let parts = &mut self.parts;
         for &words in &bad {
             parts.tx.push(words);
         }
         if parts.tx.publish() {
             parts.channels.tx().notify()?;
         }
-        let until = Instant::now() + UNANSWERED;
-        while Instant::now() < until {
-            while let Some((_, [first, ..])) = parts.tx.take() {
-                shadow.answered(round, TxResponse::from_words([first]));
-            }
-            parts.channels.tx().wait(Duration::from_millis(10))?;
-        }
         Ok(())
+    }
+
+    /// Takes responses of the transmit ring that nothing is due for, and notes them as such.
+    fn take_superfluous(&mut self, round: u64) {
+        while let Some((_, [first, ..])) = self.parts.tx.take() {
+            self.shadow.answered(round, TxResponse::from_words([first]));
+        }
+    }
+}
+
+/// Looks for responses on all queues for as long as `limit`, when all that were due have come.
+fn drain(players: &mut [Player<'_>], round: u64, limit: Duration) -> Result<()> {
+    let until = Instant::now() + limit;
+    loop {
+        for player in players.iter_mut() {
+            player.take_superfluous(round);
+        }
+        if Instant::now() >= until {
+            return Ok(());
+        }
+        for player in players.iter() {
+            player.parts.channels.tx().wait(Duration::from_millis(5))?;
+        }
     }
 }
 
@@ -379,26 +408,46 @@ fn send(
     turn_rx(parts, shadow, round)
 }
 
-/// Carries out a plan on a vif that was claimed; `route` leads to somebody who answers.
-pub fn run(vif: &mut Vif, route: &Route, plan: Plan) -> Result<Report> {
+/// Carries out a plan on a vif that was claimed; `route` leads to somebody who answers. There is a
+/// report however it goes: what stopped it is among its problems.
+pub fn run(vif: &mut Vif, route: &Route, plan: Plan) -> Report {
     let start = Instant::now();
+    let mut queues = Vec::new();
+    let outcome = play(vif, route, plan, &mut queues);
+    let mut sum = Report {
+        seed: plan.seed,
+        queues: queues.len() as u16,
+        ..Report::default()
+    };
+    for shadow in &queues {
+        sum.add(&shadow.report);
+    }
+    if let Err(e) = &outcome {
+        sum.failed(e);
+    }
+    sum.seconds = start.elapsed().as_secs_f64();
+    sum
+}
+
+/// The rounds of a run, with a model for each of the `queues` there can be.
+fn play(vif: &mut Vif, route: &Route, plan: Plan, queues: &mut Vec<Shadow>) -> Result<()> {
     let most = vif.offered("multi-queue-max-queues")?.max(1);
     let count = u32::from(plan.queues).clamp(1, most) as usize;
-    let mut queues: Vec<Shadow> = (0..count).map(|_| Shadow::new(plan.seed)).collect();
+    queues.extend((0..count).map(|_| Shadow::new(plan.seed)));
     let share = plan.slots.div_ceil(count as u64);
     let goes_on =
         |shadow: &Shadow| shadow.report.slots < share && shadow.report.problems.len() < ENOUGH;
     let last = plan.first.saturating_add(plan.rounds);
     let mut first = plan.first;
     while first < last && queues.iter().all(goes_on) {
-        let headed = begin(vif, &mut queues, route, plan.seed)
+        let headed = begin(vif, queues, route, plan.seed)
             .with_context(|| format!("connecting before round {first}"))?;
         // Up to the next fault.
         let end = last.min((first / FAULT_EVERY + 1).saturating_mul(FAULT_EVERY));
         let mut players: Vec<Player<'_>> = vif
             .all_parts()?
             .into_iter()
-            .zip(&mut queues)
+            .zip(queues.iter_mut())
             .enumerate()
             .map(|(queue, (parts, shadow))| Player::new(parts, shadow, plan.seed, queue, headed))
             .collect();
@@ -420,22 +469,16 @@ pub fn run(vif: &mut Vif, route: &Route, plan: Plan) -> Result<Report> {
                     .unwrap_or_else(|_| anyhow::bail!("a queue's thread panicked"))
             })
         })?;
+        // Nobody looks at these rings later: what was answered twice is seen now, or never.
+        drain(&mut players, end - 1, SUPERFLUOUS)?;
         if end % FAULT_EVERY == 0 {
             let queue = (end / FAULT_EVERY) as usize % count;
             players[queue].fault(end - 1)?;
+            drain(&mut players, end - 1, UNANSWERED)?;
         }
         first = end;
     }
-    let mut sum = Report {
-        seed: plan.seed,
-        queues: count as u16,
-        ..Report::default()
-    };
-    for shadow in &queues {
-        sum.add(&shadow.report);
-    }
-    sum.seconds = start.elapsed().as_secs_f64();
-    Ok(sum)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -486,6 +529,20 @@ mod tests {
         ] {
             assert!(sorts.contains(sort), "no {sort} among {sorts:?}");
         }
+    }
+
+    #[test]
+    fn a_run_is_judged_by_what_it_did() {
+        let clean = Report {
+            slots: 100,
+            ..Report::default()
+        };
+        assert!(clean.is_whole(100) && !clean.is_whole(101));
+        assert!(!Report::default().is_whole(1));
+        let mut stopped = clean;
+        stopped.failed(&anyhow::anyhow!("why").context("what"));
+        assert_eq!(stopped.problems, ["what: why"]);
+        assert!(!stopped.is_whole(100));
     }
 
     #[test]

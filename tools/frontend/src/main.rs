@@ -254,11 +254,16 @@ fn run_fuzz(args: &FuzzArgs) -> Result<()> {
         rounds: args.rounds,
         queues: args.queues,
     };
-    let report = fuzz::run(&mut vif, &route, plan)?;
-    // What it leaves behind works.
-    vif.connect(&Config::default())?;
-    Station::new(&mut vif, 0, args.at.own).check(args.at.to, limit)?;
-    vif.disconnect()?;
+    let mut report = fuzz::run(&mut vif, &route, plan);
+    // What it leaves behind works. If not, the report is wanted all the more.
+    let mut check = || {
+        vif.connect(&Config::default())?;
+        Station::new(&mut vif, 0, args.at.own).check(args.at.to, limit)?;
+        vif.disconnect()
+    };
+    if let Err(e) = check().context("afterwards") {
+        report.failed(&e);
+    }
     show(&report)
 }
 

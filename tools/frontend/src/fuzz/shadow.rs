@@ -225,5 +225,9 @@ mod tests {
             ..
         } = shadow.report;
         assert_eq!((wrong, missing, duplicate), (2, 1, 1));
+        // Nothing is due any more.
+        shadow.answered(0, respond(3, RSP_OKAY));
+        shadow.answered(0, respond(3, RSP_NULL));
+        assert_eq!(shadow.report.wrong, 4);
     }
 }

@@ -253,7 +253,7 @@ fn random(field: &mut Field, slots: u64, options: &Options) -> Result<Worked> {
         .map(|(what, n)| format!("{what} {n}"))
         .collect();
     let detail = format!(
-        "seed {}, {} slots in {:.0} s on {} queues, {} responses due, {} wrong, {} missing, {} \
+        "seed {}, {} of {slots} slots in {:.0} s on {} queues, {} responses due, {} wrong, {} missing, {} \
          duplicate{}; chains: {}; {} slots received, {} of them with the error that was due",
         report.seed,
         report.slots,
@@ -274,7 +274,7 @@ fn random(field: &mut Field, slots: u64, options: &Options) -> Result<Worked> {
     );
     Ok(Worked {
         seen: Seen {
-            held: report.is_clean(),
+            held: report.is_whole(slots),
             detail,
         },
         random: Some(Random::from(&report)),

@@ -199,10 +199,7 @@ pub fn random(context: &mut Context, rig: &Rig) -> Result<()> {
         "{} slots, {} responses due, {} wrong, {} missing, {} duplicate",
         report.slots, report.responses_due, report.wrong, report.missing, report.duplicate
     ));
-    ensure!(
-        report.slots >= SLOTS && report.wrong + report.missing + report.duplicate == 0,
-        "{report:?}"
-    );
+    ensure!(report.is_whole(SLOTS), "{report:?}");
     frontend_works(guest, VIF, &own, &to)
 }
 
