@@ -105,6 +105,15 @@ pub struct QueueStatus {
     pub ports: Vec<u32>,
 }
 
+/// How a control ring is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlStatus {
+    /// The ring.
+    pub ring: RingStatus,
+    /// Port of its event channel.
+    pub port: u32,
+}
+
 /// How a frontend is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -118,7 +127,7 @@ pub struct Status {
     pub backend_state: String,
     /// Ours.
     pub frontend_state: String,
-    /// Why the last transition failed.
+    /// Why the last transition, or a step of a queue, failed.
     pub why: Option<String>,
     /// Our Ethernet address.
     pub mac: String,
@@ -128,4 +137,30 @@ pub struct Status {
     pub offer: BTreeMap<String, String>,
     /// The queues.
     pub queues: Vec<QueueStatus>,
+    /// The control ring, if there is one.
+    pub control: Option<ControlStatus>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_has_the_control_ring() {
+        let mut status = Status::default();
+        let none = serde_json::to_value(&status).unwrap();
+        assert!(none["control"].is_null());
+        let ring = RingStatus {
+            gref: 8,
+            req_prod: 2,
+            rsp_prod: 1,
+            req_event: 3,
+            rsp_cons: 1,
+        };
+        status.control = Some(ControlStatus { ring, port: 7 });
+        let text = serde_json::to_string(&status).unwrap();
+        assert!(text.contains(r#""control":{"ring":{"gref":8,"#), "{text}");
+        let back: Status = serde_json::from_str(&text).unwrap();
+        assert_eq!(back, status);
+    }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, Context, Result};
 use netback_xen::{Access, EventChannel, SharedPages};
 
+use crate::config::ControlStatus;
 use crate::ring::Ring;
 
 /// Words of a request.
@@ -96,6 +97,14 @@ impl Control {
     /// The ring, for those who do not keep to the protocol.
     pub fn ring(&mut self) -> &mut Ring<WORDS, SLOTS> {
         &mut self.ring
+    }
+
+    /// How it is.
+    pub fn status(&self) -> ControlStatus {
+        ControlStatus {
+            ring: self.ring.status(),
+            port: self.channel.port(),
+        }
     }
 
     /// Sends a request and waits for its response.

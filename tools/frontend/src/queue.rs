@@ -11,7 +11,7 @@ use netif::abi::{self, RxRequest, TxResponse, RING_SIZE, RX_WORDS, TX_WORDS};
 use netif::ring::Ring as _;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, QueueState, QueueStatus, RingStatus};
+use crate::config::{Config, QueueState, QueueStatus};
 use crate::ring::Ring;
 use crate::rx::{Assembler, Received};
 use crate::session::Which;
@@ -324,16 +324,6 @@ fn start_at<const W: usize>(ring: &mut Ring<W>, index: u32) {
     ring.restart_at(index);
 }
 
-fn ring_status<const W: usize>(ring: &Ring<W>) -> RingStatus {
-    RingStatus {
-        gref: ring.gref(),
-        req_prod: ring.page().req_prod(),
-        rsp_prod: ring.page().rsp_prod(),
-        req_event: ring.page().req_event(),
-        rsp_cons: ring.cons(),
-    }
-}
-
 /// What a queue can be told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step {
@@ -447,8 +437,8 @@ impl Queue {
             index: self.index,
             state: self.state,
             why: self.why.clone(),
-            tx: parts.map(|p| ring_status(&p.tx)),
-            rx: parts.map(|p| ring_status(&p.rx)),
+            tx: parts.map(|p| p.tx.status()),
+            rx: parts.map(|p| p.rx.status()),
             ports: parts.map_or(Vec::new(), |p| match &p.channels {
                 Channels::Single(both) => vec![both.port()],
                 Channels::Split { tx, rx } => vec![tx.port(), rx.port()],

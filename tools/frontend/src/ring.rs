@@ -7,6 +7,8 @@ use std::io;
 use netback_xen::{Access, SharedPages, PAGE};
 use netif::ring::{Ring as _, SharedPage};
 
+use crate::config::RingStatus;
+
 /// Slots of a transmit or receive ring.
 const SLOTS: usize = netif::abi::RING_SIZE as usize;
 
@@ -132,6 +134,17 @@ impl<const W: usize, const N: usize> Ring<W, N> {
         self.page().set_rsp_event(self.cons.wrapping_add(count));
         self.page().full_barrier();
         self.waiting() >= count
+    }
+
+    /// How it is.
+    pub fn status(&self) -> RingStatus {
+        RingStatus {
+            gref: self.gref,
+            req_prod: self.page().req_prod(),
+            rsp_prod: self.page().rsp_prod(),
+            req_event: self.page().req_event(),
+            rsp_cons: self.cons,
+        }
     }
 
     /// Takes the indices to be `index`, whatever is outstanding: nothing is, from here on.

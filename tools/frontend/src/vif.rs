@@ -287,9 +287,20 @@ impl Vif {
             .context("cannot write our keys")
     }
 
+    /// Records why something failed.
+    fn judge(&mut self, outcome: Result<()>) -> Result<()> {
+        self.why = outcome.as_ref().err().map(|e| format!("{e:#}"));
+        outcome
+    }
+
     /// Has one queue take a step by itself; nothing is said to the backend. If it fails, the
-    /// queue's status tells why.
+    /// status tells why, the queue's and ours.
     pub fn step(&mut self, index: usize, step: Step) -> Result<()> {
+        let outcome = self.try_step(index, step);
+        self.judge(outcome)
+    }
+
+    fn try_step(&mut self, index: usize, step: Step) -> Result<()> {
         let (domid, config) = (self.backend_id, self.config.clone());
         let split = self.splits(&config)?;
         let queue = self.queue(index)?;
@@ -311,6 +322,11 @@ impl Vif {
 
     /// Sets up the queues of `config` and writes their keys; nothing is said to the backend yet.
     pub fn set_up(&mut self, config: &Config) -> Result<()> {
+        let outcome = self.try_set_up(config);
+        self.judge(outcome)
+    }
+
+    fn try_set_up(&mut self, config: &Config) -> Result<()> {
         let limit = Duration::from_millis(config.limit_ms);
         self.stop();
         self.prepare(limit).context("before connecting")?;
@@ -333,7 +349,7 @@ impl Vif {
 
     fn try_connect(&mut self, config: &Config) -> Result<()> {
         use XenbusState::{Closed, Closing, Connected};
-        self.set_up(config)?;
+        self.try_set_up(config)?;
         self.set_state(Connected.number())?;
         let limit = Duration::from_millis(config.limit_ms);
         match self.await_backend(&[Connected, Closing, Closed], limit)? {
@@ -345,8 +361,7 @@ impl Vif {
     /// Connects, from wherever both ends are.
     pub fn connect(&mut self, config: &Config) -> Result<()> {
         let outcome = self.try_connect(config);
-        self.why = outcome.as_ref().err().map(|e| format!("{e:#}"));
-        outcome
+        self.judge(outcome)
     }
 
     /// Lets go of all queues without a word to the backend.
@@ -377,8 +392,7 @@ impl Vif {
         let limit = Duration::from_millis(self.config.limit_ms);
         let outcome = self.try_disconnect(limit);
         self.stop();
-        self.why = outcome.as_ref().err().map(|e| format!("{e:#}"));
-        outcome
+        self.judge(outcome)
     }
 
     /// Gives the vif back to the kernel's frontend.
@@ -417,6 +431,7 @@ impl Vif {
             config: self.config.clone(),
             offer,
             queues: self.queues.iter().map(Queue::status).collect(),
+            control: self.control.as_ref().map(Control::status),
         })
     }
 }

@@ -145,7 +145,9 @@ fn queue_by_itself(frontend: &mut Frontend) -> Result<()> {
     let mut step = |step| frontend.tell(&Command::Step { queue: 0, step }).is_ok();
     // A running queue cannot be started, nor set up.
     ensure!(!step(Step::Start) && !step(Step::SetUp), "out of order");
-    let queue = frontend.status()?.queues.remove(0);
+    let mut status = frontend.status()?;
+    ensure!(status.why.is_some(), "a step out of order: {status:?}");
+    let queue = status.queues.remove(0);
     ensure!(
         queue.state == QueueState::Running
             && queue
