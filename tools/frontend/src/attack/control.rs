@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{ensure, Result};
 use netif::ring::Ring as _;
 
-use super::{config, Arena, Attack, ANSWERED, UNANSWERED};
+use super::{config, Arena, Attack, ANSWERED, CONTROL_RING, UNANSWERED};
 use crate::cases::NO_REFERENCE;
 use crate::config::Config;
 use crate::control::{
@@ -38,13 +38,17 @@ pub fn attacks() -> Vec<Attack> {
     ]
 }
 
-/// Connects with a control ring. False: there is none on offer.
+/// Connects with a control ring. False: there is none on offer, which is noted.
 fn connect(arena: &mut Arena<'_>) -> Result<bool> {
     arena.vif.connect(&Config {
         control: true,
         ..config()
     })?;
-    Ok(arena.vif.control().is_some())
+    let offered = arena.vif.control().is_some();
+    if !offered {
+        arena.leave_out(CONTROL_RING);
+    }
+    Ok(offered)
 }
 
 fn ask(arena: &mut Arena<'_>, kind: u16, data: [u32; 3]) -> Result<Response> {
@@ -157,7 +161,9 @@ fn control_garbage(arena: &mut Arena<'_>) -> Result<String> {
 fn rewrite_requests(arena: &mut Arena<'_>) -> Result<u32> {
     let mut published = 0;
     for _ in 0..4 {
-        connect(arena)?;
+        if !connect(arena)? {
+            break;
+        }
         let rng = &mut arena.rng;
         let Some(control) = arena.vif.control() else {
             break;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{ensure, Result};
 use netif::abi::RSP_OKAY;
 
-use super::{config, Arena, Attack, ANSWERED};
+use super::{config, Arena, Attack, ANSWERED, CONTROL_RING};
 use crate::config::Config;
 use crate::packet::meaningless;
 use crate::slots::Slot;
@@ -44,6 +44,9 @@ fn storm(arena: &mut Arena<'_>, split_channels: bool) -> Result<String> {
     })?;
     let (mut events, mut frames) = (0u64, 0u64);
     let control = arena.vif.control().is_some();
+    if !control {
+        arena.leave_out(CONTROL_RING);
+    }
     let data = meaningless(arena.route.from, arena.route.to, 60);
     while arena.goes_on() || frames == 0 {
         for _ in 0..10 {

@@ -33,6 +33,13 @@ const ANSWERED: Duration = Duration::from_secs(20);
 /// How long it takes until slots that get no answer are believed to get none.
 const UNANSWERED: Duration = Duration::from_millis(150);
 
+/// What parts of attacks are left out for want of.
+const CONTROL_RING: &str = "a control ring";
+/// See [`CONTROL_RING`].
+const SEVERAL_QUEUES: &str = "several queues";
+/// See [`CONTROL_RING`].
+const HEADROOM: &str = "headroom for XDP";
+
 /// How long a backend may take to walk from one state to another.
 const WALK_MS: u64 = 30_000;
 
@@ -72,6 +79,9 @@ pub struct Report {
     pub held: bool,
     /// What was done, or what the backend did wrong.
     pub detail: String,
+    /// What could not be tried, because the backend does not offer what it needs. Whether it has
+    /// to, the reader of the report knows.
+    pub left_out: Vec<String>,
     /// How long it took.
     pub seconds: f64,
 }
@@ -83,6 +93,7 @@ pub struct Arena<'a> {
     until: Instant,
     time: Duration,
     route: Route,
+    left_out: Vec<String>,
 }
 
 impl<'a> Arena<'a> {
@@ -102,7 +113,15 @@ impl<'a> Arena<'a> {
             until: Instant::now() + time,
             time,
             route,
+            left_out: Vec::new(),
         })
+    }
+
+    /// Notes that part of the attack was not tried, for want of `what`.
+    fn leave_out(&mut self, what: &str) {
+        if !self.left_out.iter().any(|known| known == what) {
+            self.left_out.push(what.to_owned());
+        }
     }
 
     /// Whether there is time left.
@@ -155,9 +174,12 @@ pub fn run(
     time: Duration,
 ) -> Report {
     let start = Instant::now();
+    let mut left_out = Vec::new();
     let outcome = (|| {
         let mut arena = Arena::enter(vif, own, host, seed, time).context("before the attack")?;
-        let detail = (attack.run)(&mut arena)?;
+        let done = (attack.run)(&mut arena);
+        left_out = std::mem::take(&mut arena.left_out);
+        let detail = done?;
         arena.connect().context("connecting afterwards")?;
         Station::new(arena.vif, 0, own)
             .check(host, ANSWERED)
@@ -168,6 +190,7 @@ pub fn run(
         attack: attack.name.to_owned(),
         held: outcome.is_ok(),
         detail: outcome.unwrap_or_else(|e| format!("{e:#}")),
+        left_out,
         seconds: start.elapsed().as_secs_f64(),
     }
 }

@@ -3,15 +3,21 @@
 //! Attacks through what is written to xenstore.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Result};
 use netback_xen::{Access, EventChannel, SharedPages, Xenstore};
+use netif::abi::RSP_OKAY;
 use netif::lifecycle::XenbusState;
 
-use super::{config, Arena, Attack, STATES_TIME, WALK_MS};
+use super::{
+    config, Arena, Attack, ANSWERED, CONTROL_RING, HEADROOM, SEVERAL_QUEUES, STATES_TIME,
+    UNANSWERED, WALK_MS,
+};
 use crate::cases::NO_REFERENCE;
 use crate::config::Config;
+use crate::packet::{Route, BROADCAST};
+use crate::slots::chain;
 use crate::vif::Vif;
 
 pub fn attacks() -> Vec<Attack> {
@@ -25,7 +31,7 @@ pub fn attacks() -> Vec<Attack> {
         Attack {
             name: "watch-flood",
             advisory: Some("XSA-349, CVE-2020-29568"),
-            about: "watched keys are written as fast as may be",
+            about: "watched keys are written as fast as may be, values that are none among them",
             run: watch_flood,
         },
         Attack {
@@ -94,21 +100,138 @@ fn zero_queues(arena: &mut Arena<'_>) -> Result<String> {
     Ok(format!("{numbers:?} queues were refused"))
 }
 
-fn watch_flood(arena: &mut Arena<'_>) -> Result<String> {
-    let mut writes = 0u64;
-    let connected = XenbusState::Connected.number().to_string();
-    while arena.goes_on() || writes == 0 {
-        for i in 0..20 {
-            let value = if i % 2 == 0 { "1" } else { "0" };
-            arena
-                .vif
-                .set_key("request-multicast-control", Some(value))?;
-            arena.vif.set_key("xdp-headroom", Some(value))?;
-            arena.vif.set_key("state", Some(&connected))?;
-            writes += 3;
+/// Values of `xdp-headroom` that a frontend may ask for at most, and one that it may not.
+const HEADROOMS: &[&str] = &["0", "256", "2048", "2049"];
+
+/// What a watched key is set to: what it may be, what it may not, or nothing.
+fn any_value(rng: &mut fastrand::Rng, good: &[&'static str]) -> Option<&'static str> {
+    match rng.u8(..8) {
+        0 => None,
+        1 => Some(GARBAGE[rng.usize(..GARBAGE.len())]),
+        _ => Some(good[rng.usize(..good.len())]),
+    }
+}
+
+/// Whether the backend has given the connection up.
+fn has_closed(vif: &mut Vif) -> Result<bool> {
+    use XenbusState::{Closed, Closing};
+    Ok(matches!(vif.backend_state()?, Closing | Closed))
+}
+
+/// Sends a frame, and takes what has come. An answer there must be for as long as the backend has
+/// not given up. False: it has.
+fn exchange(vif: &mut Vif, frame: &[u8]) -> Result<bool> {
+    let parts = vif.parts(0)?;
+    let ids = parts.place(&chain(frame.len() as u16, &[]), frame);
+    parts.kick()?;
+    let until = Instant::now() + ANSWERED;
+    loop {
+        let sent = vif.parts(0)?.collect(&ids, 1, UNANSWERED)?;
+        vif.parts(0)?.receive(usize::MAX, true, Duration::ZERO)?;
+        if sent.all(RSP_OKAY, 0) {
+            return Ok(true);
+        }
+        ensure!(sent.none(), "a frame was answered {sent:?}");
+        if has_closed(vif)? {
+            return Ok(false);
+        }
+        ensure!(
+            Instant::now() < until,
+            "a frame is not answered, and the backend is {}",
+            vif.backend_state()?.as_str()
+        );
+    }
+}
+
+/// How a backend goes along when the headroom changes.
+enum Walk {
+    /// It is connected again.
+    Done,
+    /// It has given up the connection, which it may.
+    Closed,
+    /// It does not say when it is there.
+    Silent,
+}
+
+/// Changes the headroom as an ordinary frontend does, a step at a time, so that the backend is sure
+/// to read the value: when it is told that something changes, and when that is over.
+fn walk_through_headroom(vif: &mut Vif, value: Option<&str>) -> Result<Walk> {
+    use XenbusState::{Closed, Closing, Connected, Reconfigured, Reconfiguring};
+    let limit = Duration::from_millis(WALK_MS);
+    for (ours, theirs) in [(Reconfiguring, Reconfigured), (Connected, Connected)] {
+        if ours == Connected {
+            vif.set_key("xdp-headroom", value)?;
+        }
+        vif.set_state(ours.number())?;
+        match vif.await_backend(&[theirs, Closing, Closed], limit) {
+            Ok(state) if state == theirs => {}
+            Ok(_) => return Ok(Walk::Closed),
+            Err(_) => return Ok(Walk::Silent),
         }
     }
-    Ok(format!("{writes} writes"))
+    Ok(Walk::Done)
+}
+
+/// Writes to watched keys as fast as may be. Returns how many times.
+fn burst(arena: &mut Arena<'_>) -> Result<u64> {
+    const TIMES: u64 = 20;
+    for _ in 0..TIMES {
+        let rng = &mut arena.rng;
+        let multicast = any_value(rng, &["0", "1"]);
+        // Most of them leave the connection alone, or there would be nothing but new ones.
+        let headroom = match rng.u8(..16) {
+            0 => any_value(rng, HEADROOMS),
+            _ => Some(HEADROOMS[rng.usize(..3)]),
+        };
+        let state = if rng.bool() { "7" } else { "4" };
+        arena.vif.set_key("request-multicast-control", multicast)?;
+        arena.vif.set_key("xdp-headroom", headroom)?;
+        arena.vif.set_key("state", Some(state))?;
+    }
+    Ok(3 * TIMES)
+}
+
+/// Watched keys as fast as may be, good and bad, and the states in which the backend reads the
+/// headroom of a live connection. It may close that at any time, since some of it is not acceptable:
+/// then there is a new one.
+fn watch_flood(arena: &mut Arena<'_>) -> Result<String> {
+    let (mut writes, mut frames, mut refusals) = (0u64, 0u64, 0u64);
+    // The answer is a frame to us.
+    let question = Route {
+        to: BROADCAST,
+        ..arena.route
+    }
+    .arp()?;
+    // Each value once, while nothing else goes on; then a flood as time permits.
+    let mut values: Vec<&str> = GARBAGE.iter().chain(HEADROOMS).copied().collect();
+    if arena.vif.offered("feature-xdp-headroom")? == 0 {
+        arena.leave_out(HEADROOM);
+        values.clear();
+    }
+    while arena.goes_on() || !values.is_empty() || writes == 0 {
+        let walk = match values.pop() {
+            Some(value) => walk_through_headroom(arena.vif, Some(value))?,
+            None => {
+                writes += burst(arena)?;
+                Walk::Done
+            }
+        };
+        if let Walk::Silent = walk {
+            arena.leave_out("an answer to changes of the headroom");
+            values.clear();
+        }
+        if !matches!(walk, Walk::Closed) && exchange(arena.vif, &question)? {
+            frames += 1;
+        } else {
+            // Whatever is still in the rings, nobody waits for it any more.
+            refusals += 1;
+            arena.connect()?;
+        }
+    }
+    Ok(format!(
+        "{writes} writes, {frames} frames answered meanwhile, {refusals} connections given up by \
+         the backend"
+    ))
 }
 
 fn state_storm(arena: &mut Arena<'_>) -> Result<String> {
@@ -203,6 +326,42 @@ fn full() -> Config {
     }
 }
 
+/// Those of the control ring: how it is reached, like the rings of queues.
+const OF_CONTROL: &[&str] = &["ctrl-ring-ref", "event-channel-ctrl"];
+
+/// Whether a frontend that has everything else must be refused for what it says, or does not say, of
+/// an optional key.
+///
+/// A wish that is no number counts as not uttered. One that is too large is refused; so is anything
+/// wrong with the control ring, but that there may be none at all.
+fn must_be_refused(name: &str, value: Option<&str>) -> bool {
+    /// The most headroom there is.
+    const MOST: u32 = 2048;
+    let Some(value) = value else {
+        return name == "event-channel-ctrl";
+    };
+    let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+    match value.parse::<u32>() {
+        Ok(number) if digits => name == "xdp-headroom" && number > MOST,
+        _ => digits || OF_CONTROL.contains(&name),
+    }
+}
+
+/// Whether the backend reads an optional key at all, by what it offers.
+fn reads(arena: &mut Arena<'_>, name: &str) -> Result<bool> {
+    let (offer, what) = match name {
+        "xdp-headroom" => ("feature-xdp-headroom", HEADROOM),
+        "request-multicast-control" => ("feature-multicast-control", "a multicast filter"),
+        _ if OF_CONTROL.contains(&name) => ("feature-ctrl-ring", CONTROL_RING),
+        _ => return Ok(true),
+    };
+    let offered = arena.vif.offered(offer)? != 0;
+    if !offered {
+        arena.leave_out(what);
+    }
+    Ok(offered)
+}
+
 fn key_garbage(arena: &mut Arena<'_>) -> Result<String> {
     let single = Config {
         split_channels: false,
@@ -224,35 +383,55 @@ fn key_garbage(arena: &mut Arena<'_>) -> Result<String> {
         };
         mandatory.extend(with(&several, OF_QUEUES));
         mandatory.extend(with(&several_single, OF_QUEUES_SINGLE));
+    } else {
+        arena.leave_out(SEVERAL_QUEUES);
     }
-    let optional = with(&full(), OPTIONAL);
     let long = "7".repeat(2000);
-    let (mut tries, mut refusals) = (0, 0);
-    let mut accepted = Vec::new();
-    for (must, keys) in [(true, &mandatory), (false, &optional)] {
-        for (config, name) in keys {
-            let values = GARBAGE.iter().copied().chain([long.as_str()]);
-            let mut configs: Vec<Config> = values.map(|v| config.clone().key(name, v)).collect();
-            configs.push(config.clone().without(name));
-            for config in configs {
-                let no = refused(arena, &config)?;
-                refusals += u32::from(no);
-                tries += 1;
-                if must && !no {
-                    accepted.push(format!("{name}={:?}", config.keys.get(*name)));
-                }
-            }
+    let garbage = || GARBAGE.iter().copied().chain([long.as_str()]);
+    // Keys with what they are set to, and whether it must be refused.
+    let mut tries: Vec<(Config, bool)> = Vec::new();
+    for (config, name) in &mandatory {
+        tries.extend(garbage().map(|value| (config.clone().key(name, value), true)));
+        tries.push((config.clone().without(name), true));
+    }
+    let mut optional = Vec::new();
+    for &name in OPTIONAL {
+        if !reads(arena, name)? {
+            continue;
         }
+        optional.push(name);
+        let beyond = HEADROOMS.iter().copied();
+        let beyond = beyond.filter(|_| name == "xdp-headroom");
+        for value in garbage().chain(beyond) {
+            let must = must_be_refused(name, Some(value));
+            tries.push((full().key(name, value), must));
+        }
+        tries.push((full().without(name), must_be_refused(name, None)));
+    }
+    let (mut count, mut refusals) = (0, 0);
+    let mut wrong = Vec::new();
+    let mut attempt = |arena: &mut Arena<'_>, config: &Config, must: bool| {
+        let no = refused(arena, config)?;
+        refusals += u32::from(no);
+        count += 1;
+        if no != must {
+            let not = if must { "not " } else { "" };
+            wrong.push(format!("{:?} was {not}refused", config.keys));
+        }
+        Ok::<_, anyhow::Error>(())
+    };
+    for (config, must) in &tries {
+        attempt(arena, config, *must)?;
     }
     // As time permits.
     while arena.goes_on() {
-        let (config, name) = &optional[arena.rng.usize(..optional.len())];
+        let name = optional[arena.rng.usize(..optional.len())];
         let value = ODD[arena.rng.usize(..ODD.len())];
-        refusals += u32::from(refused(arena, &config.clone().key(name, value))?);
-        tries += 1;
+        let must = must_be_refused(name, Some(value));
+        attempt(arena, &full().key(name, value), must)?;
     }
-    ensure!(accepted.is_empty(), "not refused: {}", accepted.join(", "));
-    Ok(format!("{tries} connections, {refusals} refused"))
+    ensure!(wrong.is_empty(), "{}", wrong.join("; "));
+    Ok(format!("{count} connections, {refusals} refused"))
 }
 
 /// Writes values good and bad to keys at random, until it is told to stop. Returns how many.
@@ -336,21 +515,38 @@ fn bad_rings(arena: &mut Arena<'_>) -> Result<String> {
     filled.write(0, 0, &[0xff; 64]);
     let elsewhere = EventChannel::offer(backend + 1)?;
     let twice = full_gref[0];
+    let single = Config {
+        split_channels: false,
+        ..config()
+    };
+    let mut rings = vec![("tx-ring-ref", config()), ("rx-ring-ref", config())];
+    let mut channels = vec![
+        ("event-channel-tx", config()),
+        ("event-channel-rx", config()),
+        ("event-channel", single),
+    ];
+    let controls = arena.vif.offered("feature-ctrl-ring")? != 0;
+    if controls {
+        rings.push(("ctrl-ring-ref", full()));
+        channels.push(("event-channel-ctrl", full()));
+    } else {
+        arena.leave_out(CONTROL_RING);
+    }
     let mut configs = Vec::new();
-    for name in ["tx-ring-ref", "rx-ring-ref"] {
+    for (name, config) in rings {
         for gref in [NO_REFERENCE, u32::MAX, theirs[0], read_only[0]] {
-            configs.push((config().key(name, &gref.to_string()), true));
+            configs.push((config.clone().key(name, &gref.to_string()), true));
         }
         // Indices that make no sense, or that happen to.
-        configs.push((config().key(name, &full_gref[0].to_string()), false));
+        configs.push((config.key(name, &full_gref[0].to_string()), false));
     }
     let both = config()
         .key("tx-ring-ref", &twice.to_string())
         .key("rx-ring-ref", &twice.to_string());
     configs.push((both, false));
-    for name in ["event-channel-tx", "event-channel-rx"] {
+    for (name, config) in channels {
         for port in [0, 4095, 100_000, u32::MAX, elsewhere.port()] {
-            configs.push((config().key(name, &port.to_string()), true));
+            configs.push((config.clone().key(name, &port.to_string()), true));
         }
     }
     let mut refusals = 0;
@@ -368,7 +564,11 @@ fn bad_rings(arena: &mut Arena<'_>) -> Result<String> {
         ..full()
     };
     let most = arena.vif.offered("multi-queue-max-queues")?;
-    for &(name, of) in DUPLICATES.iter().filter(|_| most > 1) {
+    if most <= 1 {
+        arena.leave_out(SEVERAL_QUEUES);
+    }
+    let tried = |name: &str| most > 1 && (controls || !OF_CONTROL.contains(&name));
+    for &(name, of) in DUPLICATES.iter().filter(|(name, _)| tried(name)) {
         let no = refused_with(arena, &several, |vif| {
             let path = vif.key(of);
             let value = vif.store().read(&path)?;
@@ -382,4 +582,64 @@ fn bad_rings(arena: &mut Arena<'_>) -> Result<String> {
     }
     ensure!(accepted.is_empty(), "not refused: {}", accepted.join(", "));
     Ok(format!("{count} sets of keys, {refusals} refused"))
+}
+
+#[cfg(test)]
+mod tests {
+    use netif::negotiate::{read_features, read_value, KeyError, Offer};
+
+    use super::*;
+
+    /// What the protocol core makes of a frontend with everything, but for one key.
+    fn is_refused(name: &str, value: Option<&str>) -> bool {
+        let offer = Offer {
+            split_event_channels: true,
+            multicast_control: true,
+            ctrl_ring: true,
+            xdp_headroom: true,
+            ..Offer::default()
+        };
+        let numbers = ["tx-ring-ref", "rx-ring-ref", "ctrl-ring-ref"];
+        read_features(&offer, |key| {
+            let text = match value {
+                _ if key != name => match numbers.iter().position(|&ring| ring == key) {
+                    Some(place) => ["8", "9", "10"][place],
+                    None if key == "event-channel-rx" => "2",
+                    None if key == "multi-queue-num-queues" => return Ok(None),
+                    None => "1",
+                },
+                Some(value) => value,
+                None => return Ok(None),
+            };
+            read_value(key, text.as_bytes())
+        })
+        .map_err(|_: KeyError| ())
+        .is_err()
+    }
+
+    #[test]
+    fn what_must_be_refused_is_what_the_backend_refuses() {
+        assert!(!is_refused("none", None));
+        let long = "7".repeat(2000);
+        for &name in OPTIONAL {
+            assert_eq!(
+                is_refused(name, None),
+                must_be_refused(name, None),
+                "{name}"
+            );
+            let values = GARBAGE.iter().chain(ODD).copied().chain([long.as_str()]);
+            let beyond = HEADROOMS.iter().copied();
+            for value in values.chain(beyond.filter(|_| name == "xdp-headroom")) {
+                assert_eq!(
+                    is_refused(name, Some(value)),
+                    must_be_refused(name, Some(value)),
+                    "{name}={value:?}"
+                );
+            }
+        }
+        assert!(must_be_refused("ctrl-ring-ref", Some("one")));
+        assert!(must_be_refused("xdp-headroom", Some("2049")));
+        assert!(!must_be_refused("xdp-headroom", Some("2048")));
+        assert!(!must_be_refused("feature-sg", Some("one")));
+    }
 }

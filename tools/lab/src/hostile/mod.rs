@@ -57,7 +57,11 @@ struct Worked {
 impl Worked {
     fn held(detail: String) -> Self {
         Self {
-            seen: Seen { held: true, detail },
+            seen: Seen {
+                held: true,
+                detail,
+                left_out: Vec::new(),
+            },
             random: None,
         }
     }
@@ -123,6 +127,7 @@ impl Campaign<'_> {
                 (Err(e), Err(other)) => bail!("{e:#}; and {other:#}"),
             };
             random = figures;
+            let seen = seen.judged(driver);
             let watched = match watched {
                 Ok(watched) => watched,
                 Err(e) => bail!("{e:#}; in the guest: {}", seen.detail),
@@ -276,6 +281,7 @@ fn random(field: &mut Field, slots: u64, options: &Options) -> Result<Worked> {
         seen: Seen {
             held: report.is_whole(slots),
             detail,
+            left_out: Vec::new(),
         },
         random: Some(Random::from(&report)),
     })

@@ -47,6 +47,21 @@ pub struct Seen {
     pub held: bool,
     /// What was done, or what was wrong.
     pub detail: String,
+    /// What was not tried, because the backend did not offer what it needs.
+    pub left_out: Vec<String>,
+}
+
+impl Seen {
+    /// What it means of `driver`. Our own backend offers all that attacks need, in these labs: if it
+    /// does not, what was left out has not been withstood.
+    pub fn judged(mut self, driver: Driver) -> Self {
+        if !self.left_out.is_empty() {
+            let what = self.left_out.join(", ");
+            self.detail = format!("{}; parts were left out for want of {what}", self.detail);
+            self.held &= !answers_count(driver);
+        }
+        self
+    }
 }
 
 /// Carries out one of the attacker's program's attacks.
@@ -74,6 +89,7 @@ fn plain(field: &Field, name: &str, options: &Options, seconds: u64) -> Result<S
     Ok(Seen {
         held: report.held,
         detail: report.detail,
+        left_out: report.left_out,
     })
 }
 
@@ -260,4 +276,26 @@ fn state_gone(field: &mut Field) -> Result<String> {
 /// Whether answers that are not ours make `driver` fall: only our own backend has promised them.
 pub fn answers_count(driver: Driver) -> bool {
     driver == Driver::Netback
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_backend_may_not_have_anything_left_out() {
+        let seen = |held, left_out: &[&str]| Seen {
+            held,
+            detail: "as it was".into(),
+            left_out: left_out.iter().map(|&what| what.into()).collect(),
+        };
+        for driver in [Driver::Netback, Driver::XenNetback] {
+            let whole = seen(true, &[]).judged(driver);
+            assert!(whole.held && whole.detail == "as it was");
+            let part = seen(true, &["a control ring"]).judged(driver);
+            assert_eq!(part.held, driver != Driver::Netback);
+            assert!(part.detail.contains("a control ring"), "{}", part.detail);
+            assert!(!seen(false, &["a control ring"]).judged(driver).held);
+        }
+    }
 }

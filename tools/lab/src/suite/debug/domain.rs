@@ -176,6 +176,12 @@ pub fn attacks(context: &mut Context, rig: &Rig) -> Result<()> {
             )
             .with_context(|| format!("the attack {}", attack.name))?;
         ensure!(report.held, "{}: {}", attack.name, report.detail);
+        ensure!(
+            report.left_out.is_empty(),
+            "{}: parts were left out for want of {}",
+            attack.name,
+            report.left_out.join(", ")
+        );
         health::check_in(&rig.driver, "the driver domain", Some(&mark))
             .with_context(|| format!("because of the attack {}", attack.name))?;
         if seldom {
