@@ -5,17 +5,17 @@
 use std::time::Duration;
 
 use anyhow::{ensure, Context as _, Result};
-use netback_frontend::{attack, fuzz};
+use netback_frontend::fuzz;
 
 use super::super::health::{self, Mark};
 use super::super::traffic::{ping, Background, MIB};
 use super::super::Context;
 use super::allocations::{self, OPERATIONS};
+use super::attacks::Field;
 use super::rig::{Rig, BEHIND};
-use super::{frontend_works, kcsan, kmemleak, LOAD, VIF};
+use super::{frontend_works, kmemleak, LOAD, VIF};
 use crate::guest::Guest;
 use crate::machine::transfer;
-use crate::setup::DebugKernel;
 use crate::ui;
 
 /// Slots of the random run.
@@ -154,43 +154,15 @@ pub fn destroy(context: &mut Context, rig: &Rig) -> Result<()> {
 }
 
 pub fn attacks(context: &mut Context, rig: &Rig) -> Result<()> {
-    const SECONDS: u64 = 2;
-    let limit = context.lab()?.limit(400);
-    let guest = &rig.guest;
-    let (own, to) = (guest.address_of(VIF), rig.driver.served_gateway(VIF));
-    let (mut held, all) = (0, attack::all());
-    let races = context.driver_kernel == DebugKernel::Kcsan;
-    for attack in &all {
-        let seldom = races && kcsan::OF_XENSTORE.contains(&attack.name);
-        if seldom {
-            kcsan::watch(&rig.driver, kcsan::SELDOM)?;
-        }
-        let mark = Mark::set_in(&rig.driver, attack.name)?;
-        let report: attack::Report = guest
-            .run_frontend(
-                &format!(
-                    "attack {} --handle {VIF} --own {own} --to {to} --seed 1 --seconds {SECONDS}",
-                    attack.name
-                ),
-                limit,
-            )
-            .with_context(|| format!("the attack {}", attack.name))?;
-        ensure!(report.held, "{}: {}", attack.name, report.detail);
-        ensure!(
-            report.left_out.is_empty(),
-            "{}: parts were left out for want of {}",
-            attack.name,
-            report.left_out.join(", ")
-        );
-        health::check_in(&rig.driver, "the driver domain", Some(&mark))
-            .with_context(|| format!("because of the attack {}", attack.name))?;
-        if seldom {
-            kcsan::watch(&rig.driver, kcsan::OFTEN)?;
-        }
-        held += 1;
+    Field {
+        host: &rig.driver,
+        name: "the driver domain",
+        kernel: context.driver_kernel,
+        guest: &rig.guest,
+        to: &rig.driver.served_gateway(VIF),
+        limit: context.lab()?.limit(400),
     }
-    ui::note(format!("{held} of {} attacks held", all.len()));
-    frontend_works(guest, VIF, &own, &to)?;
+    .held()?;
     both(context, rig, MIB).context("of the attacker's other vif")
 }
 

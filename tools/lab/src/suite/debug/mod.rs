@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{ensure, Context as _, Result};
 
 use self::allocations::OPERATIONS;
+use self::attacks::Field;
 use self::rig::Rig;
 use super::health::{self, Mark};
 use super::traffic::{ping, DOM0, HOST};
@@ -18,6 +19,7 @@ use crate::setup::DebugKernel;
 use crate::ui;
 
 mod allocations;
+mod attacks;
 mod domain;
 mod kcsan;
 mod kmemleak;
@@ -175,6 +177,24 @@ pub fn races() -> Vec<Test> {
 /// In a dom0 with lockdep, after [`ALSO_IN_DOM0`].
 pub fn in_dom0() -> Vec<Test> {
     vec![
+        test(
+            "lockdep-attacks",
+            "every attack of the user-space frontend, with lockdep in dom0",
+            |context| {
+                let guest = context.ring_guest()?;
+                let lab = context.lab()?;
+                Field {
+                    host: &lab.dom0(),
+                    name: "dom0",
+                    kernel: DebugKernel::Lockdep,
+                    guest: &guest,
+                    to: HOST,
+                    limit: lab.limit(400),
+                }
+                .held()?;
+                ping(&guest, DOM0, 3, 1000, lab.limit(120)).context("of the attacker's other vif")
+            },
+        ),
         test(
             "lockdep-faults",
             "10,000 operations while allocations fail at random, with lockdep in dom0",
