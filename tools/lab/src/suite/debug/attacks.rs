@@ -26,6 +26,8 @@ pub struct Field<'a> {
     pub guest: &'a Guest,
     /// Somebody at the host's end who answers.
     pub to: &'a str,
+    /// How its module is loaded.
+    pub load: &'a str,
     /// How long an attack may take.
     pub limit: Duration,
 }
@@ -33,11 +35,8 @@ pub struct Field<'a> {
 /// The attack during which frames expire and the interface stalls, if they have the time.
 const UNREAD: &str = "never-reads";
 
-/// Has both happen within the time of an attack; they are for those that connect from now on. What was
-/// set before is printed.
-const SOON: &str = "cd /sys/module/netback/parameters && \
-     cat rx_drain_timeout_msecs rx_stall_timeout_msecs && \
-     echo 300 > rx_drain_timeout_msecs && echo 500 > rx_stall_timeout_msecs";
+/// Has both happen within the time of an attack.
+const SOON: &str = "rx_drain_timeout_msecs=300 rx_stall_timeout_msecs=500";
 
 impl Field<'_> {
     /// Carries out all attacks. Each must be held, whole, and the kernel silent about it.
@@ -84,29 +83,21 @@ impl Field<'_> {
 
     /// Stalls the interface as well, and lets it recover.
     fn unread(&self, attack: &Attack) -> Result<()> {
+        self.reload(SOON)?;
+        self.carry_out(attack, 10)?;
         let vif = self.guest.vif_name(VIF)?;
-        let counters = || -> Result<Vec<u64>> {
-            let script =
-                format!("ethtool -S {vif} | sed -n 's/^ *\\(stalls\\|drop_expired\\): *//p'");
-            let counted = self.host.run(&script)?.stdout;
-            Ok(counted.lines().map(str::parse).collect::<Result<_, _>>()?)
-        };
-        let before = counters()?;
-        let usual = self.host.run(SOON)?.stdout;
-        let outcome = self.carry_out(attack, 10);
-        let mut usual = usual.lines();
-        for parameter in ["rx_drain_timeout_msecs", "rx_stall_timeout_msecs"] {
-            let value = usual.next().unwrap_or_default();
-            self.host.run(&format!(
-                "echo {value} > /sys/module/netback/parameters/{parameter}"
-            ))?;
+        for counter in ["drop_expired", "stalls"] {
+            let script = format!("ethtool -S {vif} | sed -n 's/^ *{counter}: *//p'");
+            let count: u64 = self.host.run(&script)?.text().trim().parse()?;
+            ensure!(count > 0, "{counter} is still zero");
         }
-        outcome?;
-        let after = counters()?;
-        ensure!(
-            before.len() == 2 && after.iter().zip(&before).all(|(now, then)| now > then),
-            "of frames that expired and of stalls {before:?} were counted, and then {after:?}"
-        );
+        self.reload("")
+    }
+
+    /// Loads the module anew, with more parameters.
+    fn reload(&self, parameters: &str) -> Result<()> {
+        let command = format!("netback-reload --load '{} {parameters}'", self.load);
+        self.host.run_within(&command, self.limit)?;
         Ok(())
     }
 }

@@ -160,6 +160,7 @@ pub fn attacks(context: &mut Context, rig: &Rig) -> Result<()> {
         kernel: context.driver_kernel,
         guest: &rig.guest,
         to: &rig.driver.served_gateway(VIF),
+        load: LOAD,
         limit: context.lab()?.limit(400),
     }
     .held()?;

@@ -10,6 +10,7 @@ use anyhow::{ensure, Context as _, Result};
 use self::allocations::OPERATIONS;
 use self::attacks::Field;
 use self::rig::Rig;
+use super::churn::load_command;
 use super::health::{self, Mark};
 use super::traffic::{ping, DOM0, HOST};
 use super::{test, Context, Test};
@@ -189,6 +190,7 @@ pub fn in_dom0() -> Vec<Test> {
                     kernel: DebugKernel::Lockdep,
                     guest: &guest,
                     to: HOST,
+                    load: &load_command(context.driver()),
                     limit: lab.limit(400),
                 }
                 .held()?;
