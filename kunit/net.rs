@@ -521,19 +521,18 @@ fn frames_are_prepared(polling: &Polling<'_>, bench: &mut Bench) -> Outcome {
 
 fn lies_are_found(polling: &Polling<'_>, bench: &mut Bench) -> Outcome {
     let mismatch = Err(DropReason::GsoMismatch);
-    let lie = |frame: &mut [u8; 1400], how: u32| match how {
-        // The TCP header is said to be longer than the frame, shorter than any, or
-        // UDP.
-        0 => frame[46] = 0x10,
-        1 => frame[23] = 17,
-        _ => (),
-    };
-    for how in 0..2 {
+    // A TCP header that is said to be shorter than any, and none of TCP.
+    for (at, value) in [(46, 0x10), (23, 17)] {
         let mut frame = tcp_frame(1346);
-        lie(&mut frame, how);
+        frame[at] = value;
         let mut skb = bench.frame(polling, &frame).ok_or(line!())?;
         hold!(skb.prepare_receive(&bench.device, Checksum::Blank, GSO) == mismatch);
     }
+    // One that is said to be longer than the frame.
+    let mut frame = tcp_frame(26);
+    frame[46] = 0xf0;
+    let mut skb = bench.frame(polling, &frame[..80]).ok_or(line!())?;
+    hold!(skb.prepare_receive(&bench.device, Checksum::Blank, GSO) == mismatch);
     // Headers alone: there is nothing to segment.
     let mut skb = bench.frame(polling, &tcp_frame(0)[..54]).ok_or(line!())?;
     hold!(skb.prepare_receive(&bench.device, Checksum::Blank, GSO) == mismatch);
