@@ -73,8 +73,8 @@ const fn test(
     Test { name, about, run }
 }
 
-/// How often a test is run at most, if the emulator spoils it each time. With KASAN a PVH domain is
-/// lost in about every other run that takes long.
+/// How often a test is run at most, if the emulator spoils it each time before it gets anywhere. With
+/// KASAN a PVH domain is lost in about every other run that takes long.
 const TRIES: u32 = 4;
 
 /// The tests of each room, in the order in which they run. They leave each other their lab and
@@ -376,6 +376,7 @@ impl Context {
         let mut tries = 0;
         loop {
             tries += 1;
+            let done = self.endured.operations;
             // What happened in an earlier test of the same lab did that one no harm, nor this one.
             let earlier = self.mishaps();
             let outcome = self.try_run(test);
@@ -405,6 +406,9 @@ impl Context {
             ));
             self.reset();
             self.again.push(test.name);
+            if self.endured.operations > done {
+                tries = 0;
+            }
         }
     }
 

@@ -87,11 +87,11 @@ impl Endured {
         self.pages += more.pages;
     }
 
-    /// Fails if the backend got stuck, or little was tried.
-    pub fn check(&self) -> Result<()> {
+    /// Fails if the backend got stuck, or fewer than `operations` were made.
+    pub fn check(&self, operations: u64) -> Result<()> {
         ensure!(self.stuck == 0, "the backend got stuck: {self:?}");
         ensure!(
-            self.operations >= OPERATIONS
+            self.operations >= operations
                 && self.slab > self.operations / 100
                 && self.pages > self.operations / 1000
                 && self.refused > 0

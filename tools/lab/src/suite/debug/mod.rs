@@ -120,7 +120,7 @@ pub fn in_driver_domain() -> Vec<Test> {
         ),
         test(
             "kasan-faults",
-            "10,000 operations while allocations fail at random, under KASAN",
+            "4,000 operations while allocations fail at random, under KASAN",
             |context| watched(context, "faults", domain::faults),
         ),
         test(
@@ -209,7 +209,7 @@ pub fn in_dom0() -> Vec<Test> {
                 };
                 works().context("before allocations fail")?;
                 let endured = allocations::fail(&lab, &lab.dom0(), &guest, HOST, OPERATIONS, 5)?;
-                endured.check()?;
+                endured.check(OPERATIONS)?;
                 works()
             },
         ),
