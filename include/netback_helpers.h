@@ -83,7 +83,7 @@ void netback_netdev_setup(struct net_device *dev, struct device *parent,
 void netback_netdev_copy_name(const struct net_device *dev, char *name);
 void netback_netdev_set_name(struct net_device *dev, const char *name);
 bool netback_netdev_running(const struct net_device *dev);
-bool netback_netdev_carrier(const struct net_device *dev);
+bool netback_netdev_operational(const struct net_device *dev);
 const struct net_device_ops *netback_netdev_ops(const struct net_device *dev);
 struct net_device *netback_notifier_netdev(const void *info);
 unsigned int netback_netdev_mtu(const struct net_device *dev);

@@ -314,9 +314,9 @@ bool netback_netdev_running(const struct net_device *dev)
 	return netif_running(dev);
 }
 
-bool netback_netdev_carrier(const struct net_device *dev)
+bool netback_netdev_operational(const struct net_device *dev)
 {
-	return netif_carrier_ok(dev);
+	return netif_carrier_ok(dev) && netif_oper_up(dev);
 }
 
 const struct net_device_ops *netback_netdev_ops(const struct net_device *dev)

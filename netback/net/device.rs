@@ -154,10 +154,11 @@ impl NetDevice {
         name
     }
 
-    /// Whether there is a link.
-    pub(super) fn has_carrier(&self) -> bool {
-        // SAFETY: reads a bit of a live device.
-        unsafe { bindings::netback_netdev_carrier(self.as_raw()) }
+    /// Whether there is a link, and the stack has taken note of it (`operstate`,
+    /// RFC 2863).
+    pub(super) fn is_operational(&self) -> bool {
+        // SAFETY: reads words of a live device.
+        unsafe { bindings::netback_netdev_operational(self.as_raw()) }
     }
 
     /// Whether the interface is up.

@@ -78,7 +78,9 @@ impl<T: Operations> LinkWatch<T> {
             // its data are alive.
             let (device, driver): (&NetDevice, &T) = unsafe { Registration::<T>::parts(raw) };
 
-            if device.is_running() && device.has_carrier() {
+            // What others go by is not the carrier, which may have come on since the
+            // stack last looked: it says so again when it has looked once more.
+            if device.is_running() && device.is_operational() {
                 driver.linked(device);
             }
         }
