@@ -35,6 +35,7 @@ newline='
 '
 
 status=0
+netdev=
 [ $# -gt 0 ] || set -- "${XENBUS_PATH:?say which vif}"
 # Who reloads sees to all of them at once.
 [ ! -e "$saved" ] || exit 0
@@ -50,6 +51,12 @@ for path; do
 		status=1
 		continue
 	fi
+	# Scripts that route are told by the toolstack which interface has the gateway's address.
+	case "$script" in
+	*/vif-bridge) ;;
+	*) netdev=$(xenstore-read "$XENBUS_PATH/gatewaydev" 2>/dev/null) ;;
+	esac
+	export netdev
 	"$script" online type_if=vif || status=1
 done
 exit $status

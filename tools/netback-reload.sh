@@ -352,6 +352,9 @@ for name in $there; do
 	if [ ! -e "$notes/$name.bridged" ]; then
 		script=$(xenstore-read "$XENBUS_PATH/script" 2>/dev/null)
 		if [ -x "$script" ]; then
+			# As the toolstack does, for scripts that route.
+			netdev=$(xenstore-read "$XENBUS_PATH/gatewaydev" 2>/dev/null)
+			export netdev
 			"$script" online type_if=vif || status=1
 		else
 			ip link set "$vif" up
