@@ -24,7 +24,7 @@ const SLOTS: u64 = 300_000;
 /// time.
 const OPERATIONS: u64 = 4_000;
 /// Those at a time.
-const SHIFT: u64 = OPERATIONS / 2;
+const SHIFT: u64 = OPERATIONS / 4;
 
 /// Transfers both ways between a guest and its driver domain, one after the other.
 fn both(context: &mut Context, rig: &Rig, bytes: u64) -> Result<()> {
