@@ -35,7 +35,6 @@ newline='
 '
 
 status=0
-netdev=
 [ $# -gt 0 ] || set -- "${XENBUS_PATH:?say which vif}"
 # Who reloads sees to all of them at once.
 [ ! -e "$saved" ] || exit 0
@@ -53,7 +52,7 @@ for path; do
 	fi
 	# Scripts that route are told by the toolstack which interface has the gateway's address.
 	case "$script" in
-	*/vif-bridge) ;;
+	*/vif-bridge) netdev= ;;
 	*) netdev=$(xenstore-read "$XENBUS_PATH/gatewaydev" 2>/dev/null) ;;
 	esac
 	export netdev
