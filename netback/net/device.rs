@@ -88,8 +88,9 @@ pub(crate) struct Totals {
 /// What a driver does for its network device. All but `start_xmit`,
 /// `select_queue` and `totals` are called with rtnl held.
 pub(crate) trait Operations: Send + Sync + 'static {
-    /// The device is up, it has a link, and those who hang on it know.
-    fn linked(&self, device: &NetDevice);
+    /// The device is up, it has a link, and those who hang on it know. `taken`:
+    /// there is one, a bridge for instance.
+    fn linked(&self, device: &NetDevice, taken: bool);
 
     /// The device goes down.
     fn stop(&self, device: &NetDevice);
@@ -159,6 +160,16 @@ impl NetDevice {
     pub(super) fn is_operational(&self) -> bool {
         // SAFETY: reads words of a live device.
         unsafe { bindings::netback_netdev_operational(self.as_raw()) }
+    }
+
+    /// Whether the interface is a port of a bridge, or of something like it.
+    ///
+    /// # Safety
+    ///
+    /// rtnl must be held.
+    pub(super) unsafe fn has_master(&self) -> bool {
+        // SAFETY: the device is alive, and rtnl is held by the requirement above.
+        !unsafe { bindings::netdev_master_upper_dev_get(self.as_raw()) }.is_null()
     }
 
     /// Whether the interface is up.

@@ -81,7 +81,10 @@ impl<T: Operations> LinkWatch<T> {
             // What others go by is not the carrier, which may have come on since the
             // stack last looked: it says so again when it has looked once more.
             if device.is_running() && device.is_operational() {
-                driver.linked(device);
+                // SAFETY: rtnl is held.
+                let taken = unsafe { device.has_master() };
+
+                driver.linked(device, taken);
             }
         }
         DONE

@@ -25,7 +25,8 @@
 //! go of them. These are the walks of the C driver, which frontends know.
 //!
 //! *Attached* is Connected in all but name: the rings are in use, and only the announcement waits
-//! for the toolstack's hotplug script.
+//! for the toolstack's hotplug script. So do the frames of a guest that knows nothing of it, because
+//! another backend had announced Connected before: see [`Action::Admit`].
 
 /// The states of xenbus, as either end writes them to xenstore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +165,9 @@ pub enum Action {
     /// attached, the frontend is told why and that we are Closing, the state is
     /// [`Backend::Closing`] and the remaining steps are not taken.
     Connect,
+    /// The hotplug script is done: let in what the guest sends. Until then the interface may be up
+    /// with nobody there who takes its frames.
+    Admit,
     /// Let go of the rings.
     Disconnect,
     /// Read what a connected frontend may change: its XDP headroom.
@@ -228,6 +232,12 @@ impl Steps {
         self.push(Action::Announce(state.announced()), state);
     }
 
+    /// Opens for what the guest sends, and announces Connected.
+    fn announce_connected(&mut self) {
+        self.push(Action::Admit, Backend::Attached);
+        self.announce(Backend::Connected);
+    }
+
     /// Lets go of the rings, if there are any.
     fn disconnect(&mut self) {
         if self.state.has_rings() {
@@ -271,7 +281,7 @@ impl Steps {
             }
         }
         if hotplug {
-            self.announce(Backend::Connected);
+            self.announce_connected();
         }
     }
 
@@ -362,7 +372,7 @@ pub fn on_frontend(backend: Backend, frontend: XenbusState, conditions: Conditio
 pub fn on_hotplug(backend: Backend) -> Steps {
     let mut steps = Steps::stay(backend);
     if backend == Backend::Attached {
-        steps.announce(Backend::Connected);
+        steps.announce_connected();
     }
     steps
 }

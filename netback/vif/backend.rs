@@ -165,6 +165,11 @@ impl Vif {
                         break;
                     }
                 },
+                Action::Admit => {
+                    if let Some(connection) = &phase.connection {
+                        connection.admit();
+                    }
+                }
                 Action::Disconnect => phase.connection = None,
                 Action::Reread => {
                     let reread = match &phase.connection {

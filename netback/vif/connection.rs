@@ -208,6 +208,12 @@ impl Connection {
         &self.terms
     }
 
+    /// The hotplug script is done: lets in what the guest sends.
+    pub(super) fn admit(&self) {
+        self.link.plugged();
+        self.interface.driver().kick();
+    }
+
     /// Attaches one more queue, and shows it in debugfs.
     fn attach(
         &mut self,

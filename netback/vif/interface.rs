@@ -183,16 +183,16 @@ impl Interface {
 }
 
 impl Operations for Interface {
-    fn linked(&self, _device: &NetDevice) {
+    fn linked(&self, _device: &NetDevice, taken: bool) {
         // Guests may have been waiting for this.
         self.for_all_queues(|queue| {
-            queue.link.admit();
+            queue.link.linked(taken);
             queue::kick(queue);
         });
     }
 
     fn stop(&self, _device: &NetDevice) {
-        self.for_all_queues(|queue| queue.link.refuse());
+        self.for_all_queues(|queue| queue.link.down());
     }
 
     fn select_queue(&self, _device: &NetDevice, skb: &SkBuff) -> Option<u16> {

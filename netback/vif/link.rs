@@ -3,7 +3,8 @@
 //! The link of a vif, which all queues of a connection share: its carrier is on
 //! while transmission is open, no queue is stalled and the guest has committed
 //! no fault. And frames of the guest enter the host while somebody there takes
-//! them.
+//! them: a vif that is bound anew finds its guest sending, and is up, with its
+//! carrier on, before its hotplug script has put it where it belongs.
 
 use crate::net::device::NetDevice;
 use crate::sys::cpu::BottomHalvesOff;
@@ -17,11 +18,15 @@ use kernel::sync::atomic::{
 };
 use kernel::sync::SpinLock;
 
-/// What the carrier depends on, besides faults.
+/// What the link depends on, besides faults.
 struct Condition {
     open: bool,
     /// Queues that make no room for frames.
     stalled: u32,
+    /// The interface is up, and whoever hangs on it knows that there is a link.
+    linked: bool,
+    /// Somebody hangs on it, as far as that is to be. Set once.
+    plugged: bool,
 }
 
 /// The link of one connection.
@@ -31,8 +36,7 @@ pub(crate) struct Link {
     /// The guest has committed a fault: nothing of it is touched any more. Set
     /// once.
     disabled: Atomic<bool>,
-    /// Frames of the guest may enter: the interface is up, and whoever hangs on
-    /// it knows that there is a link.
+    /// Frames of the guest may enter. Changes under the lock.
     admitting: Atomic<bool>,
     /// The connection is on its way out. Set once, under the lock.
     leaving: Atomic<bool>,
@@ -53,6 +57,8 @@ impl Link {
             condition <- new_spinlock!(Condition {
                 open: false,
                 stalled: 0,
+                linked: false,
+                plugged: false,
             }),
         })
     }
@@ -70,29 +76,31 @@ impl Link {
         self.admitting.load(Relaxed)
     }
 
-    /// Lets frames of the guest in, unless the connection is about to go. The
-    /// queues have to be looked at after this. Process context.
-    pub(super) fn admit(&self) {
-        let _held_off = BottomHalvesOff::new();
-        let _condition = self.condition.lock();
-
-        self.admitting.store(!self.is_leaving(), Relaxed);
+    /// The interface is up, it has a link, and whoever hangs on it knows. `taken`:
+    /// somebody does, so frames need not wait for the hotplug script. The queues
+    /// have to be looked at after this. Process context.
+    pub(super) fn linked(&self, taken: bool) {
+        self.change_entry(|condition| {
+            condition.linked = true;
+            condition.plugged |= taken;
+        });
     }
 
-    /// Lets no more frames of the guest in. The batches under way are the last
-    /// that may have some.
-    pub(super) fn refuse(&self) {
-        self.admitting.store(false, Relaxed);
+    /// The hotplug script is done. The queues have to be looked at after this.
+    /// Process context.
+    pub(super) fn plugged(&self) {
+        self.change_entry(|condition| condition.plugged = true);
     }
 
-    /// The same, for good. Process context.
+    /// The interface goes down. The batches under way are the last that may have
+    /// frames of the guest. Process context.
+    pub(super) fn down(&self) {
+        self.change_entry(|condition| condition.linked = false);
+    }
+
+    /// Lets no more frames of the guest in, for good. Process context.
     pub(super) fn leave(&self) {
-        let _held_off = BottomHalvesOff::new();
-
-        let _condition = self.condition.lock();
-
-        self.leaving.store(true, Relaxed);
-        self.refuse();
+        self.change_entry(|_| self.leaving.store(true, Relaxed));
     }
 
     /// Whether the connection is on its way out: what is stopped then stays so.
@@ -146,5 +154,17 @@ impl Link {
         } else {
             self.device.carrier_off();
         }
+    }
+
+    /// Makes a change, and has it known whether frames may enter.
+    fn change_entry(&self, f: impl FnOnce(&mut Condition)) {
+        let _held_off = BottomHalvesOff::new();
+        let mut condition = self.condition.lock();
+
+        f(&mut condition);
+        self.admitting.store(
+            condition.linked && condition.plugged && !self.is_leaving(),
+            Relaxed,
+        );
     }
 }

@@ -11,7 +11,7 @@ use netif::{
 };
 
 use netif::lifecycle::XenbusState as X;
-use Action::{Announce, Complain, Connect, Disconnect, Reread, Unregister};
+use Action::{Admit, Announce, Complain, Connect, Disconnect, Reread, Unregister};
 use Backend as B;
 
 /// Online, hotplug done.
@@ -50,18 +50,22 @@ fn expected(backend: Backend, frontend: X) -> (Vec<Action>, Backend) {
         (any, X::Initialised) => (vec![], any),
 
         // A frontend that is ready.
-        (B::Initialising, X::Connected) => {
-            (vec![to_init_wait, Connect, to_connected], B::Connected)
-        }
-        (B::InitWait, X::Connected) => (vec![Connect, to_connected], B::Connected),
-        (B::Attached, X::Connected) => (vec![to_connected], B::Connected),
-        (B::Connected, X::Connected) => (vec![], B::Connected),
-        (B::Reconfigured, X::Connected) => (vec![Reread, to_connected], B::Connected),
-        (B::Closing, X::Connected) => (
-            vec![to_closed, to_init_wait, Connect, to_connected],
+        (B::Initialising, X::Connected) => (
+            vec![to_init_wait, Connect, Admit, to_connected],
             B::Connected,
         ),
-        (B::Closed, X::Connected) => (vec![to_init_wait, Connect, to_connected], B::Connected),
+        (B::InitWait, X::Connected) => (vec![Connect, Admit, to_connected], B::Connected),
+        (B::Attached, X::Connected) => (vec![Admit, to_connected], B::Connected),
+        (B::Connected, X::Connected) => (vec![], B::Connected),
+        (B::Reconfigured, X::Connected) => (vec![Reread, Admit, to_connected], B::Connected),
+        (B::Closing, X::Connected) => (
+            vec![to_closed, to_init_wait, Connect, Admit, to_connected],
+            B::Connected,
+        ),
+        (B::Closed, X::Connected) => (
+            vec![to_init_wait, Connect, Admit, to_connected],
+            B::Connected,
+        ),
 
         // A frontend that changes its XDP headroom.
         (B::Attached, X::Reconfiguring) => (vec![Reread, to_reconfigured], B::Reconfigured),
@@ -138,7 +142,7 @@ fn a_device_that_is_not_wanted_is_unregistered_once_closed() {
 }
 
 #[test]
-fn hotplug_holds_back_only_the_announcement_of_connected() {
+fn hotplug_holds_back_the_guests_frames_and_the_announcement() {
     for backend in Backend::ALL {
         for frontend in XenbusState::ALL {
             let ready = on_frontend(backend, frontend, READY);
@@ -154,6 +158,8 @@ fn hotplug_holds_back_only_the_announcement_of_connected() {
             let held = expected.last() == Some(&Announce(X::Connected));
             if held {
                 expected.pop();
+                // What the guest sends waits, too.
+                assert_eq!(expected.pop(), Some(Admit));
             }
             let got: Vec<_> = early.clone().map(|step| step.action).collect();
             assert_eq!(got, expected, "{backend:?} {frontend:?}");
@@ -161,9 +167,9 @@ fn hotplug_holds_back_only_the_announcement_of_connected() {
                 assert_eq!(early.end(), B::Attached);
                 // The script arrives.
                 let late: Vec<_> = on_hotplug(early.end()).collect();
-                assert_eq!(late.len(), 1);
-                assert_eq!(late[0].action, Announce(X::Connected));
-                assert_eq!(late[0].state, ready.end());
+                let actions: Vec<_> = late.iter().map(|step| step.action).collect();
+                assert_eq!(actions, [Admit, Announce(X::Connected)]);
+                assert_eq!(late[1].state, ready.end());
             } else {
                 assert_eq!(early.end(), ready.end());
             }
@@ -237,6 +243,7 @@ fn an_ordinary_life() {
         [
             Announce(X::InitWait),
             Connect,
+            Admit,
             Announce(X::Connected),
             Disconnect,
             Announce(X::Closing),
@@ -275,7 +282,12 @@ fn rebinding_finds_the_frontend_connected() {
     let (actions, end) = follow(&[X::Connected], READY);
     assert_eq!(
         actions,
-        [Announce(X::InitWait), Connect, Announce(X::Connected)]
+        [
+            Announce(X::InitWait),
+            Connect,
+            Admit,
+            Announce(X::Connected)
+        ]
     );
     assert_eq!(end, B::Connected);
 }

@@ -24,7 +24,7 @@ pub fn walk(mut state: Backend, steps: Steps, mut fails: impl FnMut() -> bool) -
                 assert!(state.has_rings());
                 assert!(!step.state.has_rings());
             }
-            Action::Reread => {
+            Action::Reread | Action::Admit => {
                 assert!(state.has_rings());
                 assert!(step.state.has_rings());
             }
