@@ -182,6 +182,7 @@ impl Groups {
                 params::fatal_skb_slots(),
                 limits.fatal_slots()
             );
+            params::correct_fatal_skb_slots(limits.fatal_slots());
         }
         let mut groups = KVec::new();
         for cpu in cpu::present() {

@@ -30,28 +30,38 @@
 
 #include "netback_helpers.h"
 
+/* A boolean; what is wrong with any other value goes to the log. */
+static int netback_set_bool(const char *val, const struct kernel_param *kp)
+{
+	int err = param_set_bool(val, kp);
+
+	if (err)
+		pr_err("%s: neither Y nor N\n", kp->name);
+	return err;
+}
+
+static const struct kernel_param_ops netback_bool_ops = {
+	.flags = KERNEL_PARAM_OPS_FL_NOARG,
+	.set = netback_set_bool,
+	.get = param_get_bool,
+};
+
 bool netback_threaded;
 module_param_named(threaded, netback_threaded, bool, 0444);
 MODULE_PARM_DESC(threaded,
 		 "Run the worker groups as kernel threads instead of in softirq (default N)");
 
 bool netback_separate_tx_rx_irq = true;
-module_param_named(separate_tx_rx_irq, netback_separate_tx_rx_irq, bool, 0644);
+module_param_cb(separate_tx_rx_irq, &netback_bool_ops, &netback_separate_tx_rx_irq, 0644);
+__MODULE_PARM_TYPE(separate_tx_rx_irq, "bool");
 MODULE_PARM_DESC(separate_tx_rx_irq,
 		 "Offer frontends an event channel for each direction (default Y)");
 
 bool netback_provides_xdp_headroom = true;
-module_param_named(provides_xdp_headroom, netback_provides_xdp_headroom, bool, 0644);
+module_param_cb(provides_xdp_headroom, &netback_bool_ops, &netback_provides_xdp_headroom, 0644);
+__MODULE_PARM_TYPE(provides_xdp_headroom, "bool");
 MODULE_PARM_DESC(provides_xdp_headroom,
 		 "Offer frontends headroom for XDP in their receive buffers (default Y)");
-
-/*
- * So that options meant for xen-netback are understood: hashes are computed for
- * each frame here, and none is kept.
- */
-static unsigned int netback_hash_cache_size = 64;
-module_param_named(hash_cache_size, netback_hash_cache_size, uint, 0644);
-MODULE_PARM_DESC(hash_cache_size, "Without effect: there is no hash cache");
 
 /* A number within bounds; what is wrong with any other goes to the log. */
 static int netback_set_bounded(const char *val, const struct kernel_param *kp,
@@ -79,6 +89,25 @@ module_param_cb(max_queues, &netback_max_queues_ops, &netback_max_queues, 0644);
 __MODULE_PARM_TYPE(max_queues, "uint");
 MODULE_PARM_DESC(max_queues,
 		 "Most queues of a vif (default: as many as processors are online, 8 at most)");
+
+static int netback_set_number(const char *val, const struct kernel_param *kp)
+{
+	return netback_set_bounded(val, kp, 0, UINT_MAX);
+}
+
+static const struct kernel_param_ops netback_number_ops = {
+	.set = netback_set_number,
+	.get = param_get_uint,
+};
+
+/*
+ * So that options meant for xen-netback are understood: hashes are computed for
+ * each frame here, and none is kept.
+ */
+static unsigned int netback_hash_cache_size = 64;
+module_param_cb(hash_cache_size, &netback_number_ops, &netback_hash_cache_size, 0644);
+__MODULE_PARM_TYPE(hash_cache_size, "uint");
+MODULE_PARM_DESC(hash_cache_size, "Without effect: there is no hash cache");
 
 unsigned int netback_fatal_skb_slots = 20;
 module_param_named(fatal_skb_slots, netback_fatal_skb_slots, uint, 0444);

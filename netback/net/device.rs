@@ -172,6 +172,13 @@ impl NetDevice {
         !unsafe { bindings::netdev_master_upper_dev_get(self.as_raw()) }.is_null()
     }
 
+    /// Has the stack look at the link, and tell all who hang on the device, as soon
+    /// as rtnl is free. It does so once a second at most.
+    pub(super) fn look_at_link(&self) {
+        // SAFETY: the device is alive; any context.
+        unsafe { bindings::linkwatch_fire_event(self.as_raw()) };
+    }
+
     /// Whether the interface is up.
     #[inline]
     pub(crate) fn is_running(&self) -> bool {

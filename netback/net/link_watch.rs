@@ -62,7 +62,9 @@ impl<T: Operations> LinkWatch<T> {
     ) -> c_int {
         if !matches!(
             event as u32,
-            bindings::netdev_cmd_NETDEV_UP | bindings::netdev_cmd_NETDEV_CHANGE
+            bindings::netdev_cmd_NETDEV_UP
+                | bindings::netdev_cmd_NETDEV_CHANGE
+                | bindings::netdev_cmd_NETDEV_CHANGEUPPER
         ) {
             return DONE;
         }
@@ -84,7 +86,13 @@ impl<T: Operations> LinkWatch<T> {
                 // SAFETY: rtnl is held.
                 let taken = unsafe { device.has_master() };
 
-                driver.linked(device, taken);
+                if event as u32 != bindings::netdev_cmd_NETDEV_CHANGEUPPER {
+                    driver.linked(device, taken);
+                } else if taken {
+                    // A bridge is about to take it as a port, and says nothing when it
+                    // has. The stack, asked to look at the link, does.
+                    device.look_at_link();
+                }
             }
         }
         DONE

@@ -80,8 +80,17 @@ pub(crate) fn rx_stall_timeout_msecs() -> u32 {
 }
 
 /// `fatal_skb_slots`: slots after the first beyond which a guest's frame is a
-/// fault. Fixed at load; not yet checked against the protocol's minimum.
+/// fault. Fixed at load; checked against the protocol's minimum, and then shown
+/// as it holds, by [`correct_fatal_skb_slots`].
 pub(crate) fn fatal_skb_slots() -> u32 {
     // SAFETY: read-only after the module is loaded.
     unsafe { bindings::netback_fatal_skb_slots }
+}
+
+/// Has `fatal_skb_slots` show what holds, as xen-netback does. Called once, at
+/// load.
+pub(crate) fn correct_fatal_skb_slots(slots: u32) {
+    // SAFETY: the pointer is to a static. A reader through sysfs, which is the only
+    // one there may be by now, finds the old value or the new one.
+    unsafe { (&raw mut bindings::netback_fatal_skb_slots).write_volatile(slots) };
 }

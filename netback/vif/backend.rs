@@ -110,6 +110,8 @@ struct Vif {
     frontend: CString,
     /// The directory in which xenbus says what went wrong with the device.
     errors: CString,
+    /// The toolstack has named a hotplug script.
+    has_script: bool,
     offer: Offer,
     host: Arc<Host>,
     interface: Arc<Registration<Interface>>,
@@ -155,6 +157,10 @@ impl Vif {
                 Action::Announce(state) => self.device.switch_state(state),
                 Action::Connect => match self.connect() {
                     Ok(connection) => {
+                        // Else there is nothing to wait for.
+                        if !self.has_script {
+                            connection.admit();
+                        }
                         phase.connection = Some(connection);
                         self.forget_refusal();
                     }
@@ -356,6 +362,7 @@ impl Backend {
         let script = store::NIL
             .read(device.nodename(), c"script")
             .map_err(step("reading script"))?;
+        let has_script = script.is_some();
         let handle = read_handle(device)?;
         let name =
             CString::try_from_fmt(fmt!("vif{}.{}", frontend.domid, handle)).map_err(allocating)?;
@@ -381,6 +388,7 @@ impl Backend {
                 guest: Arc::pin_init(Guest::new(frontend.domid), GFP_KERNEL)?,
                 frontend: CString::try_from_fmt(fmt!("{}", frontend.directory))?,
                 errors: CString::try_from_fmt(fmt!("error/{}", device.nodename()))?,
+                has_script,
                 offer,
                 host: host.clone(),
                 interface: Arc::new(interface, GFP_KERNEL)?,
