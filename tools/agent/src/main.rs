@@ -11,7 +11,6 @@ mod chat;
 mod exec;
 mod files;
 mod foreign;
-mod kexec;
 mod leave;
 mod link;
 mod net;
@@ -39,15 +38,6 @@ fn run() -> Result<()> {
             let stream = ring::publish().context("cannot offer the shared ring to dom0")?;
             let writer = stream.try_clone().context("cannot duplicate the stream")?;
             serve::serve(stream, writer, false)
-        }
-        Some("kexec") => {
-            let words: Vec<String> = std::env::args().skip(2).collect();
-            match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-                ["load", kernel, image] => kexec::load(kernel, image, false),
-                ["load-for-panic", kernel, image] => kexec::load(kernel, image, true),
-                ["start"] => kexec::start(),
-                _ => bail!("say load or load-for-panic with a kernel and an image, or start"),
-            }
         }
         Some("leave") => {
             let limit = std::env::args()

@@ -103,7 +103,15 @@ pub fn findings(vif: &Vif) -> Vec<Finding> {
             "the guest makes no room for frames".to_owned(),
         );
     }
-    // Of a connected one it is from an earlier attempt: nobody takes it away.
+    if !vif.is_connected() && !vif.queues.is_empty() && vif.state == "InitWait" {
+        find(
+            Health::Critical,
+            "its hotplug script is not done (hotplug-status): the guest is not told that it is connected, \
+             and unless the interface is on a bridge nothing that it sends is taken"
+                .to_owned(),
+        );
+    }
+    // Of a connected one it is from an earlier attempt.
     if let Some(error) = vif.error.as_ref().filter(|_| !vif.is_connected()) {
         find(
             Health::Critical,

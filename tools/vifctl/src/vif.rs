@@ -52,7 +52,7 @@ pub struct Vif {
     pub mac: Option<String>,
     /// What it may send: bytes, comma, microseconds.
     pub rate: Option<String>,
-    /// What xenbus says went wrong. It stays when a later attempt succeeds.
+    /// What xenbus says went wrong. Gone when the guest has connected.
     pub error: Option<String>,
     /// What the frontend has written into its directory, without the rings of its queues.
     pub frontend: BTreeMap<String, String>,

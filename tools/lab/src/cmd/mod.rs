@@ -240,7 +240,8 @@ struct LifecycleArgs {
 
 fn lifecycle(args: &LifecycleArgs) -> ExitCode {
     let context = || {
-        let context = suite::Context::new(args.test.driver.into(), &args.test.params);
+        let context =
+            suite::Context::new(args.test.driver.into(), &args.test.params).keep_records();
         if args.quick {
             context
         } else {

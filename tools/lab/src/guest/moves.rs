@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Guests that go on in another domain, or with another kernel.
+//! Guests that go on in another domain.
 
 use std::time::{Duration, Instant};
 
-use anyhow::{bail, Context, Result};
+use anyhow::{bail, Result};
 use netback_proto::FromAgent;
 
 use super::Guest;
@@ -53,45 +53,5 @@ impl Guest {
         let script = format!("xl migrate -s '' {old} 'xl migrate-receive'");
         self.dom0()?.run_within(&script, self.lab.limit(400))?;
         self.follow(old, "is not there after it was migrated")
-    }
-
-    /// Has its kernel start another one, on purpose or by a panic, and waits for that one's agent. A
-    /// kernel for a panic has a place of its own only with `crashkernel` on the command line.
-    pub fn kexec(&mut self, by_panic: bool) -> Result<()> {
-        let (kernel, image) = self.lab.packed_kernel()?;
-        self.put_file(&kernel, "/tmp/kernel")?;
-        self.put_file(&image, "/tmp/image")?;
-        let (load, start) = if by_panic {
-            ("load-for-panic", "echo c > /proc/sysrq-trigger")
-        } else {
-            ("load", "netback-agent kexec start")
-        };
-        self.run(&format!(
-            "netback-agent kexec {load} /tmp/kernel /tmp/image"
-        ))?;
-        let old = self.domid()?;
-        // Nobody answers any more.
-        self.spawn(start)?;
-        // Xen resets the domain, which may stay the same; its offer goes with the toolstack's
-        // directory.
-        let begun = Instant::now();
-        while !self.channel().is_closed() {
-            if begun.elapsed() > self.lab.limit(120) {
-                bail!("{} goes on\n{}", self.name, self.tails());
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        self.disconnect(old)?;
-        let domid = loop {
-            match self.find_domid()? {
-                Some(domid) => break domid,
-                None if begun.elapsed() > self.lab.limit(120) => {
-                    bail!("{} is gone\n{}", self.name, self.tails())
-                }
-                None => std::thread::sleep(Duration::from_millis(200)),
-            }
-        };
-        self.connect(domid)
-            .with_context(|| format!("the other kernel does not come up\n{}", self.tails()))
     }
 }

@@ -525,10 +525,24 @@ impl Bench {
                 Stage::Load | Stage::Probe => 0,
                 _ => self.injector.acquired().with_context(|| what.clone())?,
             };
+            // Two rings and two channels of each queue, one of each for control. In the other stages no
+            // frontend is connected.
+            let all = match stage {
+                Stage::Load | Stage::Probe => 0,
+                Stage::Connect | Stage::Disconnect | Stage::Remove => 2 * 4 + 2,
+            };
             let Some((by, outcome)) = attempt else {
                 ensure!(!steps.is_empty(), "{what}: there is no such call");
+                ensure!(
+                    released == all,
+                    "{what}: {released} were released, of {all}"
+                );
                 return Ok(steps);
             };
+            ensure!(
+                released == all || (stage == Stage::Connect && released < all && !outcome.served),
+                "{what}: {released} were released, of {all}"
+            );
             ensure!(
                 outcome.served || outcome.error.split_whitespace().count() > 2,
                 "{what}: nobody is told, but {:?}",

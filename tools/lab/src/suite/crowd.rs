@@ -93,7 +93,15 @@ fn fifty_vifs(context: &mut Context, lab: &Lab, kind: Kind) -> Result<Found> {
     for (number, flow) in flows.into_iter().enumerate() {
         flow.whole().with_context(|| format!("transfer {number}"))?;
     }
+    // It goes with traffic on some of them.
+    let mut doomed = Vec::new();
+    for handle in BUSY {
+        let host = format!("10.0.{handle}.1");
+        let seed = context.seed() * 2;
+        doomed.push(Background::endless(&guest, &dom0, &host, seed, limit)?);
+    }
     guest.destroy()?;
+    doomed.into_iter().for_each(Background::abandon);
     dom0.run(&each("addr del 10.0.$h.1/24 dev br$((h % 4))"))?;
     Ok(Found::default())
 }

@@ -67,8 +67,14 @@ fn parameters(context: &mut Context) -> Result<()> {
         let path = format!("{PARAMETERS}/{name}");
         dom0.run(&format!("echo {value} > {path}"))
             .with_context(|| format!("{name} should take {value}"))?;
+        let mark = Mark::set(&lab, "nonsense")?;
         let refused = dom0.try_run(&format!("echo {nonsense} > {path}"), limit)?;
         ensure!(!refused.status.success(), "{name} should refuse {nonsense}");
+        let log = log_since(&lab, Some(&mark))?;
+        ensure!(
+            log.contains(&format!("{name}: n")),
+            "the log should tell what is wrong with {nonsense} for {name}: {log}"
+        );
         let now = dom0.read(&path)?;
         ensure!(
             now.trim() == *shown,
@@ -107,9 +113,15 @@ fn parameters(context: &mut Context) -> Result<()> {
         );
     }
     let mark = Mark::set(&lab, "fatal_skb_slots=10")?;
-    dom0.run(&format!(
-        "insmod {DOM0_DIR}/netback.ko fatal_skb_slots=10 threaded=Y && rmmod netback"
+    let corrected = dom0.run(&format!(
+        "insmod {DOM0_DIR}/netback.ko fatal_skb_slots=10 threaded=Y && \
+         cat {PARAMETERS}/fatal_skb_slots && rmmod netback"
     ))?;
+    ensure!(
+        corrected.stdout.trim() == "18",
+        "fatal_skb_slots should show what holds, and shows {}",
+        corrected.stdout
+    );
     let log = log_since(&lab, Some(&mark))?;
     ensure!(
         log.contains("fatal_skb_slots raised from 10 to 18"),

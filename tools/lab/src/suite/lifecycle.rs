@@ -7,7 +7,7 @@ use anyhow::{ensure, Context as _, Result};
 
 use super::churn::load_command;
 use super::features::use_both_queues;
-use super::rings::VIF;
+use super::rings::{await_carrier, VIF};
 use super::scenario::{kinds, scenario, with_each_kind, Found};
 use super::traffic::{both_ways, ping, Background, Flow, Pulse, DOM0, HOST, MIB};
 use super::{test, Context, Test};
@@ -358,6 +358,22 @@ fn through_driver_domain(
     Ok(())
 }
 
+/// Prints what there is of vifs in a driver domain that serves none: interfaces, interrupts, references
+/// on the module.
+const LEFT_IN_DRIVER_DOMAIN: &str = r"
+ls /sys/class/net | grep '^vif'
+grep -o 'vif[0-9]*\.[0-9].*' /proc/interrupts
+grep -v '^0$' /sys/bus/xen-backend/drivers/vif/module/refcnt
+true
+";
+
+fn check_driver_domain(driver: &Guest) -> Result<()> {
+    let log = driver.dmesg()?;
+    let bad = super::health::bad_lines(&log);
+    ensure!(bad.is_empty(), "the driver domain's log: {bad:?}");
+    Ok(())
+}
+
 fn driver_domain(context: &mut Context) -> Result<()> {
     context.drop_guests()?;
     let lab = context.lab()?;
@@ -387,6 +403,8 @@ fn driver_domain(context: &mut Context) -> Result<()> {
             );
             let flows = format!("until [ $(cat {vif}) -gt 1000 ]; do sleep 0.05; done");
             driver.run_within(&flows, lab.limit(120))?;
+            // What its kernel has said goes with it.
+            check_driver_domain(driver).context("before it is destroyed")?;
             driver.restart()?;
             doomed.abandon();
             // The toolstack makes the vif anew, by the name of its backend.
@@ -394,10 +412,13 @@ fn driver_domain(context: &mut Context) -> Result<()> {
             guest.attach_vif(0)?;
             through_driver_domain(context, &lab, driver, &guest)
                 .context("after the driver domain was started again")?;
-            let log = driver.dmesg()?;
-            let bad = super::health::bad_lines(&log);
-            ensure!(bad.is_empty(), "the driver domain's log: {bad:?}");
             guest.destroy()?;
+            // What is left of a vif would hold the module.
+            let gone = "until [ -z \"$(ls /sys/bus/xen-backend/devices)\" ]; do sleep 0.05; done";
+            driver.run_within(gone, lab.limit(60))?;
+            let left = driver.run(LEFT_IN_DRIVER_DOMAIN)?.stdout;
+            ensure!(left.is_empty(), "left in the driver domain: {left}");
+            check_driver_domain(driver)?;
             Ok(Found::default())
         })?;
     }
@@ -428,8 +449,22 @@ fn shown_by_vifctl(context: &mut Context, lab: &Lab, guest: &Guest) -> Result<Fo
         seen["state"] == "Connected" && seen["carrier"] == true && seen["bridge"] == "br0",
         "vifctl json: {seen:#}"
     );
-    let mbit = seen["rates"]["from_guest_mbit"].as_f64().unwrap_or(0.0);
-    ensure!(mbit > 1.0, "a guest that sends what it can: {seen:#}");
+    let queue = &seen["queues"][0];
+    for (number, least) in [
+        (&seen["rates"]["from_guest_mbit"], 1.0),
+        (&seen["rates"]["slots"], 1.0),
+        (&seen["rates"]["batches"], 0.1),
+        (&queue["rates"]["from_guest_mbit"], 0.1),
+        (&queue["counters"]["batches"], 1.0),
+        (&queue["counters"]["rx_packets"], 100.0),
+    ] {
+        let number = number.as_f64().unwrap_or(0.0);
+        ensure!(number >= least, "a guest that sends what it can: {seen:#}");
+    }
+    ensure!(
+        queue["state"] == "connected" && queue["group"].is_u64() && queue["limited"] == false,
+        "vifctl json: {seen:#}"
+    );
     let table = dom0.run(&format!("vifctl top --queues {vif}"))?.stdout;
     ensure!(
         table.contains(&vif) && table.contains("queue 0"),
@@ -457,6 +492,31 @@ fn shown_by_vifctl(context: &mut Context, lab: &Lab, guest: &Guest) -> Result<Fo
     let down = check(1, "an interface that is down");
     dom0.run(&format!("ip link set {vif} up"))?;
     down?;
+    let backend = format!("backend/vif/{}/0", guest.domid()?);
+    dom0.run(&format!("xenstore-write {backend}/rate 2000000,50000"))?;
+    let limited = |wanted: bool| -> Result<()> {
+        let is = format!("vifctl --interval 0.1 json {vif} | grep -q '\"limited\": {wanted}'");
+        await_in_dom0(lab, &is, "vifctl should tell whether there is a rate")
+    };
+    limited(true)?;
+    dom0.run(&format!("xenstore-rm {backend}/rate"))?;
+    limited(false)?;
+    // Nobody runs the hotplug script of a vif that is bound anew.
+    let name = format!("vif-{}-0", guest.domid()?);
+    dom0.run(&format!(
+        "mkdir -p /run/netback/reload && cd /sys/bus/xen-backend/drivers/vif && \
+         echo {name} > unbind && echo {name} > bind"
+    ))?;
+    let connected = format!("[ -e /sys/kernel/debug/netback/{vif}/queue0 ]");
+    let waits = await_in_dom0(lab, &connected, "the guest should be connected")
+        .and_then(|()| check(2, "a vif without its script"));
+    dom0.run(&format!(
+        "rmdir /run/netback/reload; netback-hotplug vif/{}/0",
+        guest.domid()?
+    ))?;
+    waits?;
+    await_carrier(lab, &vif, true)?;
+    check(0, "the vif when its script is done")?;
     let nobody = dom0.try_run("vifctl --interval 0.2 check vif999.0", limit)?;
     ensure!(
         nobody.status == netback_proto::Exit::Code(3),

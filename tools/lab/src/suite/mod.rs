@@ -15,10 +15,10 @@ pub mod health;
 mod host_side;
 mod hotplug;
 mod injector;
-mod kexec;
 mod lifecycle;
 mod loading;
 mod network;
+mod new_kernel;
 mod offload;
 mod own_frontend;
 mod patience;
@@ -124,7 +124,7 @@ pub fn lifecycle() -> Vec<Vec<Test>> {
         travel::tests(),
         patience::tests(),
         crowd::tests(),
-        kexec::tests(),
+        new_kernel::tests(),
         lifecycle::tests(),
         reload::tests(),
         churn::tests(),
@@ -172,6 +172,8 @@ pub struct Context {
     test: &'static str,
     /// What became of scenarios of the life cycle.
     records: Vec<Record>,
+    /// That is for `build/lifecycle/result.json`.
+    keeps_records: bool,
     /// Where the labs' logs are, the shared one's and those of the test under way.
     logs: Vec<PathBuf>,
     /// Tests that were run again, because the emulator had spoilt them.
@@ -195,6 +197,7 @@ impl Context {
             thorough: false,
             test: "",
             records: Vec::new(),
+            keeps_records: false,
             logs: Vec::new(),
             again: Vec::new(),
             endured: debug::Endured::default(),
@@ -217,6 +220,12 @@ impl Context {
     /// Has tests take their time.
     pub fn thorough(mut self) -> Self {
         self.thorough = true;
+        self
+    }
+
+    /// Has what becomes of scenarios written to `build/lifecycle/result.json`.
+    pub fn keep_records(mut self) -> Self {
+        self.keeps_records = true;
         self
     }
 
@@ -546,36 +555,41 @@ pub fn run(
         }
         context.reset();
         tally.again = context.again;
-        (tally, context.records)
+        let kept = context.keeps_records.then_some(context.records);
+        (tally, kept.unwrap_or_default(), context.driver)
     };
     let mut sum = Tally::default();
-    let mut records = Vec::new();
     thread::scope(|scope| {
         let lanes: Vec<_> = (0..jobs.max(1)).map(|_| scope.spawn(lane)).collect();
         for lane in lanes {
             match lane.join() {
-                Ok((tally, more)) => {
+                Ok((tally, records, driver)) => {
                     sum.add(tally);
-                    records.extend(more);
+                    keep(records, driver);
                 }
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
     });
-    if !records.is_empty() {
-        match record::save(&records) {
-            Ok(path) => ui::note(format!(
-                "the life cycle's results are in {}",
-                path.display()
-            )),
-            Err(e) => println!("the life cycle's results are lost: {e:#}"),
-        }
-    }
     // Once more, where it is not lost among what the tests printed.
     for Failure { test, why } in &sum.failed {
         println!("failed: {test}: {why}");
     }
     sum
+}
+
+/// Adds what became of scenarios to what is known of them.
+fn keep(records: Vec<Record>, driver: Driver) {
+    if records.is_empty() {
+        return;
+    }
+    match record::save(records, driver) {
+        Ok(path) => ui::note(format!(
+            "the life cycle's results are in {}",
+            path.display()
+        )),
+        Err(e) => println!("the life cycle's results are lost: {e:#}"),
+    }
 }
 
 fn select(suites: Vec<Vec<Test>>, filters: &[String]) -> Vec<Vec<Test>> {

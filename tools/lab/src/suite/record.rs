@@ -11,6 +11,7 @@ use comfy_table::{presets, Table};
 use serde::{Deserialize, Serialize};
 
 use crate::checkout::Checkout;
+use crate::lab::Driver;
 
 /// The verdicts.
 pub const OK: &str = "ok";
@@ -29,6 +30,12 @@ pub struct Record {
     pub scenario: String,
     /// To what kind of guest.
     pub guest: String,
+    /// The module that served it.
+    #[serde(default)]
+    pub driver: String,
+    /// What our sources were at.
+    #[serde(default)]
+    pub commit: String,
     /// `ok`, or `FAILED`.
     pub verdict: String,
     /// Why it failed.
@@ -82,7 +89,9 @@ impl Record {
         // Tests were not always named.
         let of_test =
             self.test == later.test || (self.test.is_empty() && self.icount == later.icount);
-        of_test && (&self.scenario, &self.guest) == (&later.scenario, &later.guest)
+        of_test
+            && (&self.scenario, &self.guest, &self.driver)
+                == (&later.scenario, &later.guest, &later.driver)
     }
 }
 
@@ -95,7 +104,10 @@ pub fn first_line(error: &anyhow::Error) -> String {
 /// Puts `new` in the place of what `all` has of the same scenarios.
 fn merge(all: &mut Vec<Record>, new: &[Record]) {
     // What failed outside of scenarios does so until the test is run again.
-    all.retain(|old| old.guest != NONE || new.iter().all(|record| record.test != old.test));
+    all.retain(|old| {
+        let again = |new: &Record| (&new.test, &new.driver) == (&old.test, &old.driver);
+        old.guest != NONE || !new.iter().any(again)
+    });
     for record in new {
         match all.iter_mut().find(|old| old.is_about(record)) {
             Some(old) => *old = record.clone(),
@@ -111,14 +123,19 @@ fn path() -> Result<PathBuf> {
         .join("result.json"))
 }
 
-/// Adds records to those of earlier runs, and says where they are.
-pub fn save(new: &[Record]) -> Result<PathBuf> {
+/// Adds records of a run to those of earlier ones, and says where they are.
+pub fn save(mut new: Vec<Record>, driver: Driver) -> Result<PathBuf> {
     let path = path()?;
+    let commit = Checkout::find()?.commit();
+    for record in &mut new {
+        driver.module().clone_into(&mut record.driver);
+        commit.clone_into(&mut record.commit);
+    }
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir)?;
     }
     let mut all = load(&path);
-    merge(&mut all, new);
+    merge(&mut all, &new);
     fs::write(&path, serde_json::to_vec_pretty(&all)?)
         .with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
@@ -133,7 +150,8 @@ pub fn all() -> Result<Vec<Record>> {
 pub fn table(records: &[Record]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::ASCII_MARKDOWN).set_header([
-        "test", "scenario", "guest", "events", "pause", "leaked", "took", "verdict",
+        "test", "scenario", "guest", "events", "pause", "leaked", "took", "driver", "commit",
+        "verdict",
     ]);
     for record in records {
         let clock = match record.icount {
@@ -148,6 +166,8 @@ pub fn table(records: &[Record]) -> Table {
             shown(record.pause_ms.map(|pause| format!("{pause:.1} ms{clock}"))),
             shown(record.leaked.as_ref().map(left)),
             format!("{:.0} s", record.seconds),
+            record.driver.clone(),
+            record.commit.clone(),
             record.verdict.clone(),
         ]);
     }
@@ -186,9 +206,14 @@ mod tests {
             verdict: verdict.into(),
             ..Record::default()
         };
+        let theirs = Record {
+            driver: "xen_netback".into(),
+            ..record("pause", "pv", "FAILED")
+        };
         let mut all = vec![
             record("pause", "pv", "FAILED"),
             record("pause", "pvh", "ok"),
+            theirs.clone(),
         ];
         merge(
             &mut all,
@@ -199,6 +224,7 @@ mod tests {
             [
                 record("pause", "pv", "ok"),
                 record("pause", "pvh", "ok"),
+                theirs,
                 record("crash", "pv", "ok")
             ]
         );

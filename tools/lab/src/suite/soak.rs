@@ -28,6 +28,10 @@ const ROUND: u64 = 25;
 const MEMORY: u32 = 320;
 /// How often a PVH guest is started before the emulator is given up.
 const TRIES: u32 = 4;
+/// Of so many events the emulator may spoil one, besides a few: else too little was seen of the backend,
+/// or it is not the emulator.
+const SPOILS_ONE_OF: u64 = 10;
+const SPOILT: u64 = 3;
 /// Where the talk is heard in dom0, and how many bytes a second each guest says.
 const TALK: &str = "10.0.0.1:7100";
 const TALK_RATE: u32 = 400_000;
@@ -69,7 +73,7 @@ pub fn run(driver: Driver, parameters: &str, options: &Options) -> Result<()> {
         println!("{}\n{e:#}", context.tails());
     }
     context.reset();
-    let path = record::save(context.records())?;
+    let path = record::save(context.records().to_vec(), driver)?;
     ui::note(format!("the results are in {}", path.display()));
     for record in context.records() {
         println!(
@@ -183,6 +187,13 @@ impl Run {
             outcome?;
             self.events = number;
         }
+        let most = SPOILT + options.events / SPOILS_ONE_OF;
+        ensure!(
+            self.lost <= most,
+            "{} of {} events were spoilt by guests that were lost, more than {most}",
+            self.lost,
+            options.events
+        );
         party.end()?;
         health::check(&lab, Some(&mark)).context("at the end")?;
         let after = Counters::take(&lab)?;
