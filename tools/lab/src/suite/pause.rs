@@ -11,7 +11,7 @@ use netback_frontend::load::Count;
 use super::churn::load_command;
 use super::lifecycle::{rebind_once, rebind_ways, start_udev};
 use super::rings::VIF;
-use super::scenario::{kinds, scenario, Found};
+use super::scenario::{kinds, scenario, uncounted_scenario, Found};
 use super::{test, Context, Test};
 use crate::frontend::PROGRAM;
 use crate::guest::{Guest, Kind};
@@ -34,13 +34,15 @@ pub fn long() -> Vec<Test> {
     ]
 }
 
-/// What a pause should be shorter than, in milliseconds. Rebinding by the helper is.
+/// What a pause should be shorter than, in milliseconds.
 const GOAL_MS: f64 = 100.0;
 
-/// What every pause is shorter than: where it is not, something has got worse.
-const MOST_MS: f64 = 250.0;
+/// What every pause is shorter than, and that of the way which comes nearest to the goal: where it is
+/// not, something has got worse.
+const MOST_MS: f64 = 400.0;
+const MOST_BY_HELPER_MS: f64 = 200.0;
 
-/// The way that keeps to the goal, as [`rebind_ways`] calls it.
+/// That way, as [`rebind_ways`] calls it.
 const HELPER: &str = "rebind by helper";
 
 /// How often each way is gone.
@@ -78,10 +80,11 @@ fn pause(context: &mut Context) -> Result<()> {
             format!("netback-reload --from xen_netback --load '{ours}'"),
         ));
         for (way, command) in ways {
-            let rounds = if way.starts_with("swap") { 1 } else { ROUNDS };
+            let swap = way.starts_with("swap");
+            let rounds = if swap { 1 } else { ROUNDS };
             let lab = lab.clone();
             let mut all_rounds = false;
-            let outcome = scenario(context, &lab, way, kind.name(), |context| {
+            let play = |context: &mut Context| {
                 let mut longest = 0f64;
                 for round in 0..rounds {
                     let pause = rebind_once(context, &lab, &guest, &command)?;
@@ -94,12 +97,22 @@ fn pause(context: &mut Context) -> Result<()> {
                 all_rounds = true;
                 Ok(Found {
                     pause_ms: Some(longest),
-                    most_ms: Some(if way == HELPER { GOAL_MS } else { MOST_MS }),
+                    most_ms: Some(if way == HELPER {
+                        MOST_BY_HELPER_MS
+                    } else {
+                        MOST_MS
+                    }),
                     events: Some(rounds as u64),
                     icount: Some(true),
                     ..Found::default()
                 })
-            });
+            };
+            let outcome = if swap {
+                // The other driver has threads of its own.
+                uncounted_scenario(context, &lab, way, kind.name(), play)
+            } else {
+                scenario(context, &lab, way, kind.name(), play)
+            };
             // The other ways can be gone all the same, if this one could.
             match outcome {
                 Err(e) if all_rounds => failed.push(format!("{e:#}")),

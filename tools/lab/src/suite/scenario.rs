@@ -54,7 +54,18 @@ pub(super) fn scenario(
     recorded(context, lab, name, guest, repetitions, run)
 }
 
-/// The same, where something is done so many times; what dom0 has is counted in every run.
+/// The same, where dom0 is to have something else afterwards: nothing is counted.
+pub(super) fn uncounted_scenario(
+    context: &mut Context,
+    lab: &Lab,
+    name: &str,
+    guest: &str,
+    run: impl FnOnce(&mut Context) -> Result<Found>,
+) -> Result<()> {
+    recorded(context, lab, name, guest, None, run)
+}
+
+/// The same as [`scenario`], where something is done so many times; what dom0 has is counted in every run.
 pub(super) fn counted_scenario(
     context: &mut Context,
     lab: &Lab,
