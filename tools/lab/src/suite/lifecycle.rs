@@ -77,6 +77,8 @@ pub(super) fn await_in_dom0(lab: &Lab, script: &str, what: &str) -> Result<()> {
 pub(super) fn busy(context: &mut Context, lab: &Lab, guest: &Guest) -> Result<[Background; 2]> {
     let (dom0, limit) = (lab.dom0(), lab.limit(400));
     let seed = context.seed() * 2;
+    // It may have come up before its interface.
+    guest.await_vif(0)?;
     let flow = Flow::mark(lab, &[&guest.vif_name(0)?])?;
     let flows = [
         Background::endless(guest, &dom0, DOM0, seed, limit)?,
