@@ -24,9 +24,9 @@
 //! The way to Connected leads through attaching to the rings, the way from there through letting
 //! go of them. These are the walks of the C driver, which frontends know.
 //!
-//! *Attached* is Connected in all but name: the rings are in use, and only the announcement waits
-//! for the toolstack's hotplug script. So do the frames of a guest that knows nothing of it, because
-//! another backend had announced Connected before: see [`Action::Admit`].
+//! *Attached* is nearly Connected: the rings are in use, but the announcement waits for the
+//! toolstack's hotplug script, and so does what the guest sends. It may well send something: another
+//! backend has announced Connected before. See [`Action::Admit`].
 
 /// The states of xenbus, as either end writes them to xenstore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -103,7 +103,7 @@ pub fn findings(vif: &Vif) -> Vec<Finding> {
             "the guest makes no room for frames".to_owned(),
         );
     }
-    if !vif.is_connected() && !vif.queues.is_empty() && vif.state == "InitWait" {
+    if vif.state == "InitWait" && !vif.queues.is_empty() {
         find(
             Health::Critical,
             "its hotplug script is not done (hotplug-status): the guest is not told that it is connected, \
@@ -189,6 +189,11 @@ mod tests {
             ..Rates::default()
         });
         assert_eq!(worst(&vif), Some(Health::Warning));
+
+        // Its hotplug script is not done.
+        let mut vif = served();
+        vif.state = "InitWait".into();
+        assert_eq!(worst(&vif), Some(Health::Critical));
 
         // A guest that has not come up yet is nobody's fault.
         let mut vif = served();
