@@ -11,6 +11,7 @@ mod chat;
 mod exec;
 mod files;
 mod foreign;
+mod kexec;
 mod leave;
 mod link;
 mod net;
@@ -19,6 +20,7 @@ mod pulse;
 mod queues;
 mod ring;
 mod serve;
+mod soft_reset;
 mod xdp;
 
 use std::process::ExitCode;
@@ -44,6 +46,19 @@ fn run() -> Result<()> {
                 .nth(2)
                 .context("say how long, in seconds")?;
             leave::leave(Duration::from_secs(limit.parse()?))
+        }
+        Some("kexec") => {
+            let words: Vec<String> = std::env::args().skip(2).collect();
+            match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+                ["load", kernel, image] => kexec::load(kernel, image, false),
+                ["load-for-panic", kernel, image] => kexec::load(kernel, image, true),
+                ["start"] => kexec::start(),
+                _ => bail!("say load or load-for-panic with a kernel and an image, or start"),
+            }
+        }
+        Some("soft-reset") => {
+            let domid = std::env::args().nth(2).context("name the domain")?;
+            soft_reset::soft_reset(domid.parse()?)
         }
         Some("compute") => compute(),
         Some("bench") => bench::run(std::env::args().skip(2)),

@@ -22,6 +22,8 @@ use crate::ui;
 
 mod moves;
 
+pub use moves::Kexec;
+
 /// What a guest runs as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -321,7 +323,8 @@ impl Guest {
             "name=\"{name}\"\ntype=\"{kind}\"\nkernel=\"{kernel}\"\nramdisk=\"{image}\"\n\
              extra=\"console=hvc0 lab.number={number} panic=1 {cmdline}\"\n\
              memory={memory}\nvcpus={vcpus}\nvif=[{vifs}]\n{tsc}{role}\
-             on_poweroff=\"destroy\"\non_reboot=\"restart\"\non_crash=\"restart\"\n",
+             on_poweroff=\"destroy\"\non_reboot=\"restart\"\non_crash=\"restart\"\n\
+             on_soft_reset=\"preserve\"\n",
             name = self.name,
             kind = self.kind.name(),
             number = self.number,

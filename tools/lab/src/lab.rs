@@ -418,6 +418,12 @@ impl Inner {
         Ok((self.upload(&kernel.vmlinux)?, self.upload(&image)?))
     }
 
+    /// dom0's kernel, packed, and the image of guests that run it.
+    pub(crate) fn packed_kernel(&self) -> Result<(PathBuf, PathBuf)> {
+        let image = image::ensure(&self.sdk, Role::Guest, &self.sdk.kernel(), &self.programs)?;
+        Ok((setup::kernel_image(&self.sdk)?, image))
+    }
+
     /// Takes a slot for a guest's channel.
     pub(crate) fn take_slot(&self) -> Result<u16> {
         let mut slots = lock(&self.slots);

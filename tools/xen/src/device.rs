@@ -18,6 +18,7 @@ pub const EVTCHN_NOTIFY: libc::c_ulong = request(b'E', 4, 4);
 pub const GNTDEV_MAP: libc::c_ulong = request(b'G', 0, 24);
 pub const GNTDEV_UNMAP: libc::c_ulong = request(b'G', 1, 16);
 pub const GNTALLOC_ALLOC: libc::c_ulong = request(b'G', 5, 24);
+pub const PRIVCMD_HYPERCALL: libc::c_ulong = request(b'P', 0, 48);
 
 /// Calls `ioctl` with an argument made of 32-bit words.
 pub fn ioctl(file: &File, request: libc::c_ulong, argument: &mut [u32]) -> io::Result<i32> {

@@ -49,7 +49,7 @@ pub struct SharedPages {
 unsafe impl Send for SharedPages {}
 
 impl SharedPages {
-    fn map(file: File, index: u64, pages: usize, mapped: bool) -> io::Result<Self> {
+    pub(crate) fn map(file: File, index: u64, pages: usize, mapped: bool) -> io::Result<Self> {
         let length = pages * PAGE;
         // SAFETY: asks for a new mapping at an address of the kernel's choice.
         let address = unsafe {

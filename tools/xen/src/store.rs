@@ -16,11 +16,13 @@ const READ: u32 = 2;
 const WATCH: u32 = 4;
 const TRANSACTION_START: u32 = 6;
 const TRANSACTION_END: u32 = 7;
+const INTRODUCE: u32 = 8;
 const WRITE: u32 = 11;
 const REMOVE: u32 = 13;
 const SET_PERMS: u32 = 14;
 const WATCH_EVENT: u32 = 15;
 const ERROR: u32 = 16;
+const RESUME: u32 = 18;
 const PAYLOAD_MAX: usize = 4096;
 
 /// A connection to xenstore.
@@ -167,6 +169,19 @@ impl Xenstore {
     pub fn give(&mut self, path: &str, owner: u16, reader: u16) -> io::Result<()> {
         let permissions = format!("{path}\0n{owner}\0r{reader}\0");
         self.request(SET_PERMS, &[permissions.as_bytes()]).map(drop)
+    }
+
+    /// Tells xenstored of a guest, or that its event channel is another one now; in dom0. `frame` is that of
+    /// the page that they share, as the guest's `store/ring-ref` has it.
+    pub fn introduce(&mut self, domid: u16, frame: &str, port: u32) -> io::Result<()> {
+        let payload = format!("{domid}\0{frame}\0{port}\0");
+        self.request(INTRODUCE, &[payload.as_bytes()]).map(drop)
+    }
+
+    /// Tells xenstored that a guest that was shut down goes on; in dom0.
+    pub fn resume(&mut self, domid: u16) -> io::Result<()> {
+        let payload = format!("{domid}\0");
+        self.request(RESUME, &[payload.as_bytes()]).map(drop)
     }
 
     /// Asks to be told of changes at and below `path`.

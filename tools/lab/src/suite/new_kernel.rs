@@ -3,28 +3,70 @@
 //! Guests that go on with another kernel in the same domain, as after kexec: whoever connects next finds
 //! the vif as the last one has left it.
 //!
-//! The walk is our own frontend's. Where a kernel starts another one under Xen it asks the toolstack for a
-//! soft reset, which libxl does for HVM guests only: a PVH guest is destroyed.
+//! A kernel that starts another one under Xen asks the toolstack for a soft reset, which libxl does for HVM
+//! guests only. Of PVH guests the lab does it: see [`Guest::kexec`]. PV guests have no kexec: there the walk
+//! is our own frontend's.
 
-use anyhow::{Context as _, Result};
+use anyhow::{ensure, Context as _, Result};
 use netback_frontend::session::{Answer, Command};
 use netback_frontend::Config;
 use netif::lifecycle::XenbusState;
 
 use super::lifecycle::{busy, end};
 use super::rings::{await_carrier, VIF};
-use super::scenario::{with_each_kind, Found};
-use super::traffic::{Insistence, HOST};
+use super::scenario::{scenario, with_each_kind, Found};
+use super::traffic::{both_ways, Background, Insistence, HOST, MIB};
 use super::{test, Context, Test};
 use crate::frontend::Frontend;
-use crate::guest::Kind;
+use crate::guest::{Guest, Kexec, Kind};
 
 pub fn tests() -> Vec<Test> {
-    vec![test(
-        "new-kernel-walk",
-        "the steps of a new kernel's frontend that finds the vif connected, by our own, PV and PVH",
-        new_kernel_walk,
-    )]
+    vec![
+        test(
+            "kexec",
+            "the kernel of a PVH guest starts another one, on purpose and by a panic",
+            kexec,
+        ),
+        test(
+            "new-kernel-walk",
+            "the steps of a new kernel's frontend that finds the vif connected, by our own, PV and PVH",
+            new_kernel_walk,
+        ),
+    ]
+}
+
+/// What tells the kernel that a guest runs from any other.
+fn boot_id(guest: &Guest) -> Result<String> {
+    Ok(guest
+        .run("cat /proc/sys/kernel/random/boot_id")?
+        .text()
+        .to_owned())
+}
+
+fn kexec(context: &mut Context) -> Result<()> {
+    for (name, how, line) in [
+        ("kexec", Kexec::OnPurpose, ""),
+        ("kexec by a panic", Kexec::ByPanic, "crashkernel=320M"),
+    ] {
+        let lab = context.lab()?;
+        scenario(context, &lab, name, "pvh", |context| {
+            let mut guest = lab.guest().pvh().memory(768).cmdline(line).start()?;
+            let domid = guest.domid()?;
+            let flows = busy(context, &lab, &guest)?;
+            let before = boot_id(&guest)?;
+            guest.kexec(how)?;
+            flows.into_iter().for_each(Background::abandon);
+            ensure!(
+                boot_id(&guest)? != before && guest.domid()? == domid,
+                "another kernel should run in the same domain"
+            );
+            guest.await_vif(0)?;
+            both_ways(&lab, &guest, MIB, context.seed())?;
+            guest.destroy()?;
+            Ok(Found::default())
+        })?;
+    }
+    Ok(())
 }
 
 /// Has a frontend's key `state` written, and waits for the backend to be in one of these states.
