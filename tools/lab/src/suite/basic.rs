@@ -4,6 +4,7 @@
 
 use anyhow::{ensure, Context as _, Result};
 
+use super::health::dismiss;
 use super::scenario::{scenario, Found};
 use super::traffic::{self, both_ways, ping, Background, DOM0, DOM0_V6, MIB};
 use super::{test, Context, Test};
@@ -158,7 +159,7 @@ fn reboot(context: &mut Context) -> Result<()> {
                 "the guest has the domain that it had"
             );
             both_ways(&lab, &guest, MIB, context.seed())?;
-            guest.destroy()?;
+            dismiss(&lab, &guest)?;
             Ok(Found::default())
         })?;
     }

@@ -4,6 +4,7 @@
 
 use anyhow::{Context as _, Result};
 
+use super::health::dismiss;
 use super::lifecycle::busy;
 use super::scenario::{with_each_kind, Found};
 use super::traffic::{both_ways, Background, MIB};
@@ -54,7 +55,7 @@ fn again(
         flows.into_iter().for_each(Background::abandon);
         both_ways(lab, &guest, MIB, context.seed()).with_context(|| format!("time {time}"))?;
     }
-    guest.destroy()?;
+    dismiss(lab, &guest)?;
     Ok(Found {
         events: Some(TIMES),
         ..Found::default()

@@ -8,7 +8,7 @@ use anyhow::{ensure, Context as _, Result};
 use netback_proto::FromAgent;
 
 use super::churn::{load_command, reload_rounds};
-use super::health::Counters;
+use super::health::{dismiss, Counters};
 use super::scenario::{scenario, Found, BOTH};
 use super::traffic::{both_ways, counter, datagrams, ping, Background, Stream, DOM0, MIB};
 use super::{test, Context, Test};
@@ -168,7 +168,7 @@ fn multi_queue(context: &mut Context) -> Result<()> {
         let none = vec![(0, 0); queues as usize];
         let seen = use_every_queue(context, &lab, &guest, &none).with_context(|| what.clone())?;
         ui::note(format!("{what}: frames from and to the guest {seen:?}"));
-        guest.destroy()?;
+        dismiss(&lab, &guest)?;
     }
     set_parameter(&lab, "max_queues", &default)
 }
@@ -183,7 +183,7 @@ fn multi_queue_reload(context: &mut Context) -> Result<()> {
         reload_rounds(context, &a, &b, ROUNDS)?;
         for guest in [&a, &b] {
             use_both_queues(context, &lab, guest).context("after the reload")?;
-            guest.destroy()?;
+            dismiss(&lab, guest)?;
         }
         Ok(Found {
             events: Some(ROUNDS.into()),
@@ -281,7 +281,7 @@ fn multi_queue_refused(context: &mut Context) -> Result<()> {
     ping(&guest, DOM0, 3, 56, limit)?;
     both_ways(&lab, &guest, 4 * MIB, context.seed()).context("after all that")?;
     use_both_queues(context, &lab, &guest)?;
-    guest.destroy()
+    dismiss(&lab, &guest)
 }
 
 /// Runs the agent's XDP program with these arguments: an interface last.
@@ -350,7 +350,7 @@ fn xdp(context: &mut Context) -> Result<()> {
             .context("transfers while the program was taken away")?;
         ping(&dom0, &guest.address6(), 3, 56, limit).context("after the program")?;
         both_ways(&lab, &guest, 4 * MIB, seed + 2).context("after the program")?;
-        guest.destroy()?;
+        dismiss(&lab, &guest)?;
     }
     set_parameter(&lab, "provides_xdp_headroom", "N")?;
     let guest = lab.guest().pv().start()?;
@@ -364,7 +364,7 @@ fn xdp(context: &mut Context) -> Result<()> {
         offered.text().trim() == "0",
         "headroom is offered against the administrator's wish"
     );
-    guest.destroy()
+    dismiss(&lab, &guest)
 }
 
 /// The processors that take the interrupts of a vif, by what the kernel says of them.
@@ -437,7 +437,7 @@ fn processor_goes_and_comes(context: &mut Context, lab: &Lab) -> Result<Found> {
     }
     both_ways(lab, &guest, 4 * MIB, context.seed())?;
     late.destroy()?;
-    guest.destroy()?;
+    dismiss(lab, &guest)?;
     Ok(Found {
         events: Some(2),
         ..Found::default()
@@ -505,5 +505,5 @@ fn multicast_control(context: &mut Context) -> Result<()> {
         hears_multicast(&lab)?,
         "a filter that is not known should let everything pass"
     );
-    guest.destroy()
+    dismiss(&lab, &guest)
 }

@@ -257,6 +257,12 @@ pub fn check_guest(guest: &Guest, limit: Duration) -> Result<()> {
     Ok(())
 }
 
+/// Destroys a guest that has served its purpose, and whose kernel must have nothing to complain of.
+pub fn dismiss(lab: &Lab, guest: &Guest) -> Result<()> {
+    check_guest(guest, lab.limit(60))?;
+    guest.destroy()
+}
+
 /// Lines of a guest's kernel log that tell of more than a slow machine.
 fn bad_lines_of_guest(log: &str) -> Vec<&str> {
     log.lines()

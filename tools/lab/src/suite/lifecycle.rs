@@ -7,7 +7,8 @@ use anyhow::{ensure, Context as _, Result};
 
 use super::churn::load_command;
 use super::features::use_both_queues;
-use super::rings::{await_carrier, VIF};
+use super::health::dismiss;
+use super::rings::VIF;
 use super::scenario::{kinds, scenario, with_each_kind, Found};
 use super::traffic::{both_ways, ping, Background, Flow, Pulse, DOM0, HOST, MIB};
 use super::{test, Context, Test};
@@ -27,11 +28,6 @@ pub fn tests() -> Vec<Test> {
             "live-swap",
             "a running guest moves to xen-netback and back, and from xen-netback one that it connected",
             live_swap,
-        ),
-        test(
-            "vifctl",
-            "vifctl shows a vif's traffic, configuration and health",
-            vifctl,
         ),
     ]
 }
@@ -103,7 +99,7 @@ fn crash(context: &mut Context) -> Result<()> {
         guest.crash()?;
         flows.into_iter().for_each(Background::abandon);
         both_ways(lab, &guest, MIB, context.seed())?;
-        guest.destroy()?;
+        dismiss(lab, &guest)?;
         Ok(Found::default())
     })
 }
@@ -134,7 +130,7 @@ fn frontend_rebind(context: &mut Context) -> Result<()> {
             // The connections have outlived their interface.
             end(flows)?;
             both_ways(lab, &guest, MIB, context.seed())?;
-            guest.destroy()?;
+            dismiss(lab, &guest)?;
             Ok(Found::default())
         },
     )
@@ -169,7 +165,7 @@ fn detach_in_traffic(context: &mut Context, lab: &Lab, kind: Kind) -> Result<Fou
         end(flows).with_context(|| format!("over the vif that went, time {time}"))?;
     }
     end(beside).context("over the vif that stayed")?;
-    guest.destroy()?;
+    dismiss(lab, &guest)?;
     Ok(Found {
         events: Some(TIMES),
         ..Found::default()
@@ -268,7 +264,7 @@ fn live_rebind(context: &mut Context) -> Result<()> {
                 })
             })?;
         }
-        guest.destroy()?;
+        dismiss(&lab, &guest)?;
     }
     Ok(())
 }
@@ -307,7 +303,7 @@ fn live_swap(context: &mut Context) -> Result<()> {
                 ..Found::default()
             })
         })?;
-        guest.destroy()?;
+        dismiss(&lab, &guest)?;
         // Who begins to use netback has guests with rings and features of xen-netback's making.
         scenario(context, &lab, "adopt", kind.name(), |context| {
             dom0.run_within(&command(&ours, &theirs), lab.limit(120))?;
@@ -315,7 +311,7 @@ fn live_swap(context: &mut Context) -> Result<()> {
             both_ways(&lab, &guest, MIB, context.seed()).context("with xen-netback")?;
             let pause = rebind_once(context, &lab, &guest, &command(&theirs, &ours))?;
             use_both_queues(context, &lab, &guest).context("with netback")?;
-            guest.destroy()?;
+            dismiss(&lab, &guest)?;
             Ok(Found {
                 pause_ms: Some(pause),
                 events: Some(1),
@@ -414,7 +410,7 @@ fn driver_domain(context: &mut Context) -> Result<()> {
             guest.attach_vif(0)?;
             through_driver_domain(context, &lab, driver, &guest)
                 .context("after the driver domain was started again")?;
-            guest.destroy()?;
+            dismiss(&lab, &guest)?;
             // What is left of a vif would hold the module.
             let gone = "until [ -z \"$(ls /sys/bus/xen-backend/devices)\" ]; do sleep 0.05; done";
             driver.run_within(gone, lab.limit(60))?;
@@ -425,105 +421,4 @@ fn driver_domain(context: &mut Context) -> Result<()> {
         })?;
     }
     driver.destroy()
-}
-
-fn vifctl(context: &mut Context) -> Result<()> {
-    let guest = context.guest(Kind::Pv)?;
-    let lab = context.lab()?;
-    scenario(context, &lab, "vifctl", guest.kind().name(), |context| {
-        shown_by_vifctl(context, &lab, &guest)
-    })
-}
-
-fn shown_by_vifctl(context: &mut Context, lab: &Lab, guest: &Guest) -> Result<Found> {
-    let (dom0, limit) = (lab.dom0(), lab.limit(120));
-    let vif = guest.vif_name(0)?;
-    let read = |arguments: &str| -> Result<serde_json::Value> {
-        let output = dom0.run(&format!("vifctl {arguments}"))?;
-        serde_json::from_str(&output.stdout)
-            .with_context(|| format!("vifctl {arguments} printed {:?}", output.stdout))
-    };
-
-    let flow = Background::endless(guest, &dom0, DOM0, context.seed(), limit)?;
-    let all = read(&format!("json {vif}"))?;
-    let seen = &all[0];
-    ensure!(
-        seen["state"] == "Connected" && seen["carrier"] == true && seen["bridge"] == "br0",
-        "vifctl json: {seen:#}"
-    );
-    let queue = &seen["queues"][0];
-    for (number, least) in [
-        (&seen["rates"]["from_guest_mbit"], 1.0),
-        (&seen["rates"]["slots"], 1.0),
-        (&seen["rates"]["batches"], 0.1),
-        (&queue["rates"]["from_guest_mbit"], 0.1),
-        (&queue["counters"]["batches"], 1.0),
-        (&queue["counters"]["rx_packets"], 100.0),
-    ] {
-        let number = number.as_f64().unwrap_or(0.0);
-        ensure!(number >= least, "a guest that sends what it can: {seen:#}");
-    }
-    ensure!(
-        queue["state"] == "connected" && queue["group"].is_u64() && queue["limited"] == false,
-        "vifctl json: {seen:#}"
-    );
-    let table = dom0.run(&format!("vifctl top --queues {vif}"))?.stdout;
-    ensure!(
-        table.contains(&vif) && table.contains("queue 0"),
-        "vifctl top: {table}"
-    );
-    flow.abandon();
-    let config = read(&format!("config {vif}"))?;
-    ensure!(
-        config["asked_for"]["feature-sg"] == "1" && config["offered"]["feature-rx-copy"] == "1",
-        "vifctl config: {config:#}"
-    );
-
-    let check = |wanted: i32, why: &str| -> Result<()> {
-        let output = dom0.try_run(&format!("vifctl --interval 0.2 check {vif}"), limit)?;
-        ensure!(
-            output.status == netback_proto::Exit::Code(wanted),
-            "{why}: vifctl check ended with {}: {}",
-            output.status,
-            output.text()
-        );
-        Ok(())
-    };
-    check(0, "a guest that is served")?;
-    dom0.run(&format!("ip link set {vif} down"))?;
-    let down = check(1, "an interface that is down");
-    dom0.run(&format!("ip link set {vif} up"))?;
-    down?;
-    let backend = format!("backend/vif/{}/0", guest.domid()?);
-    dom0.run(&format!("xenstore-write {backend}/rate 2000000,50000"))?;
-    let limited = |wanted: bool| -> Result<()> {
-        let is = format!("vifctl --interval 0.1 json {vif} | grep -q '\"limited\": {wanted}'");
-        await_in_dom0(lab, &is, "vifctl should tell whether there is a rate")
-    };
-    limited(true)?;
-    dom0.run(&format!("xenstore-rm {backend}/rate"))?;
-    limited(false)?;
-    // Nobody runs the hotplug script of a vif that is bound anew.
-    let name = format!("vif-{}-0", guest.domid()?);
-    dom0.run(&format!(
-        "mkdir -p /run/netback/reload && cd /sys/bus/xen-backend/drivers/vif && \
-         echo {name} > unbind && echo {name} > bind"
-    ))?;
-    let connected = format!("[ -e /sys/kernel/debug/netback/{vif}/queue0 ]");
-    let waits = await_in_dom0(lab, &connected, "the guest should be connected")
-        .and_then(|()| check(2, "a vif without its script"));
-    dom0.run(&format!(
-        "rmdir /run/netback/reload; netback-hotplug vif/{}/0",
-        guest.domid()?
-    ))?;
-    waits?;
-    await_carrier(lab, &vif, true)?;
-    check(0, "the vif when its script is done")?;
-    let nobody = dom0.try_run("vifctl --interval 0.2 check vif999.0", limit)?;
-    ensure!(
-        nobody.status == netback_proto::Exit::Code(3),
-        "vifctl check of no vif ended with {}",
-        nobody.status
-    );
-    Ok(Found::default())
 }

@@ -32,6 +32,7 @@ pub mod soak;
 mod steering;
 pub mod traffic;
 mod travel;
+mod vifctl;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -94,6 +95,7 @@ pub fn suites() -> Vec<Vec<Test>> {
         network::tests(),
         churn::tests(),
         lifecycle::tests(),
+        vifctl::tests(),
         reload::tests(),
     ]
 }
@@ -126,6 +128,7 @@ pub fn lifecycle() -> Vec<Vec<Test>> {
         crowd::tests(),
         new_kernel::tests(),
         lifecycle::tests(),
+        vifctl::tests(),
         reload::tests(),
         churn::tests(),
         others,

@@ -12,6 +12,7 @@ use netback_frontend::session::{Answer, Command};
 use netback_frontend::Config;
 use netif::lifecycle::XenbusState;
 
+use super::health::dismiss;
 use super::lifecycle::{busy, end};
 use super::rings::{await_carrier, VIF};
 use super::scenario::{scenario, with_each_kind, Found};
@@ -62,7 +63,7 @@ fn kexec(context: &mut Context) -> Result<()> {
             );
             guest.await_vif(0)?;
             both_ways(&lab, &guest, MIB, context.seed())?;
-            guest.destroy()?;
+            dismiss(&lab, &guest)?;
             Ok(Found::default())
         })?;
     }
@@ -119,7 +120,7 @@ fn new_kernel_walk(context: &mut Context) -> Result<()> {
             end(flows).context("over the guest's other vif")?;
             frontend.disconnect()?;
             drop(frontend);
-            guest.destroy()?;
+            dismiss(lab, &guest)?;
             Ok(Found {
                 events: Some(TIMES),
                 ..Found::default()

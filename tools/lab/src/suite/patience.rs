@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{ensure, Context as _, Result};
 use netback_frontend::Config;
 
+use super::health::dismiss;
 use super::lifecycle::{await_in_dom0, busy, end};
 use super::rings::{await_carrier, VIF};
 use super::scenario::{with_each_kind, Found};
@@ -82,7 +83,7 @@ fn long_pause(context: &mut Context, lab: &Lab, kind: Kind) -> Result<Found> {
     // The connections have outlived it.
     end(flows)?;
     both_ways(lab, &guest, MIB, context.seed())?;
-    guest.destroy()?;
+    dismiss(lab, &guest)?;
     Ok(Found::default())
 }
 
@@ -122,6 +123,6 @@ fn stops_reading(context: &mut Context, lab: &Lab, kind: Kind) -> Result<Found> 
     frontend.disconnect()?;
     drop(frontend);
     both_ways(lab, &guest, MIB, context.seed())?;
-    guest.destroy()?;
+    dismiss(lab, &guest)?;
     Ok(Found::default())
 }

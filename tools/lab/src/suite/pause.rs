@@ -9,6 +9,7 @@ use anyhow::{ensure, Context as _, Result};
 use netback_frontend::load::Count;
 
 use super::churn::load_command;
+use super::health::dismiss;
 use super::lifecycle::{rebind_once, rebind_ways, start_udev};
 use super::rings::VIF;
 use super::scenario::{kinds, scenario, uncounted_scenario, Found};
@@ -119,7 +120,7 @@ fn pause(context: &mut Context) -> Result<()> {
                 outcome => outcome?,
             }
         }
-        guest.destroy()?;
+        dismiss(&lab, &guest)?;
     }
     ensure!(failed.is_empty(), "{}", failed.join("; "));
     Ok(())
@@ -275,7 +276,7 @@ fn loses_nothing(context: &mut Context) -> Result<()> {
                 })
             })?;
         }
-        guest.destroy()?;
+        dismiss(&lab, &guest)?;
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use super::features::use_both_queues;
 use super::floods::while_flooding;
 use super::health;
 use super::traffic::{both_ways, counter, ping, statistic, Background, DOM0, MIB};
+use super::vifctl;
 use super::{test, Context, Test};
 use crate::guest::{Guest, Kind};
 use crate::lab::Lab;
@@ -304,7 +305,7 @@ fn threads_and_one_channel(context: &mut Context) -> Result<()> {
         one_channel_each(&lab, &guest, 2).context("bound again")?;
         ping(&guest, DOM0, 3, 56, lab.limit(60)).context("bound again")?;
         use_both_queues(context, &lab, &guest).context("bound again")?;
-        guest.destroy()?;
+        health::dismiss(&lab, &guest)?;
     }
     workers_come_home(&lab)?;
     health::check(&lab, None)
@@ -416,6 +417,7 @@ fn stall(context: &mut Context) -> Result<()> {
     dom0.run(&format!("xl pause {}", guest.domid()?))?;
     carrier(0)?;
     flood.kill(9)?;
+    vifctl::check(&lab, &interface, 2, "the guest makes no room for frames")?;
     let (expired, stalls) = (
         counter(&lab, &interface, "drop_expired")?,
         counter(&lab, &interface, "stalls")?,
@@ -433,6 +435,6 @@ fn stall(context: &mut Context) -> Result<()> {
     dom0.run(&format!("xl unpause {}", guest.domid()?))?;
     carrier(1)?;
     both_ways(&lab, &guest, MIB, context.seed()).context("after the stall")?;
-    guest.destroy()?;
+    health::dismiss(&lab, &guest)?;
     health::check(&lab, None)
 }

@@ -17,6 +17,7 @@ use netif::abi::{self, GSO_TYPE_TCPV4, RSP_ERROR, RSP_OKAY};
 use netif::fault::Fault;
 
 use super::traffic::HOST;
+use super::vifctl;
 use super::{test, Context, Test};
 use crate::frontend::{Frontend, ANSWERED, UNANSWERED};
 use crate::guest::Guest;
@@ -220,7 +221,7 @@ fn try_case(lab: &Lab, frontend: &mut Frontend, interface: &str, case: &Case) ->
 fn try_cases(
     context: &mut Context,
     of: fn(Route) -> Result<Vec<Case>>,
-    then: impl Fn(&Lab, &mut Frontend, &str) -> Result<()>,
+    then: impl Fn(&Lab, &mut Frontend, &str, &Case) -> Result<()>,
 ) -> Result<usize> {
     let guest = context.ring_guest()?;
     let lab = context.lab()?;
@@ -231,7 +232,7 @@ fn try_cases(
     let cases = of(route)?;
     for case in &cases {
         try_case(&lab, &mut frontend, &interface, case)
-            .and_then(|()| then(&lab, &mut frontend, &interface))
+            .and_then(|()| then(&lab, &mut frontend, &interface, case))
             .with_context(|| case.name)?;
     }
     await_carrier(&lab, &interface, true)?;
@@ -240,14 +241,17 @@ fn try_cases(
 }
 
 fn tx_chains(context: &mut Context) -> Result<()> {
-    let cases = try_cases(context, harmless, |_, _, _| Ok(()))?;
+    let cases = try_cases(context, harmless, |_, _, _, _| Ok(()))?;
     ui::note(format!("{cases} chains"));
     Ok(())
 }
 
 fn tx_faults(context: &mut Context) -> Result<()> {
-    let cases = try_cases(context, faults, |lab, frontend, interface| {
+    let cases = try_cases(context, faults, |lab, frontend, interface, case| {
         await_carrier(lab, interface, false)?;
+        if let Outcome::Fault(fault) = case.outcome {
+            vifctl::check(lab, interface, 2, fault.name())?;
+        }
         // Nothing is heard of the interface any more until it is connected anew.
         let sent = frontend.send(&[Slot::data(60)], &[0; 60], UNANSWERED)?;
         ensure!(sent.none(), "after it {sent:?}");

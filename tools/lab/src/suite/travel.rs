@@ -6,6 +6,7 @@
 use anyhow::{ensure, Context as _, Result};
 use netback_proto::NetRole;
 
+use super::health::dismiss;
 use super::scenario::{scenario, with_each_kind, Found};
 use super::traffic::{both_ways, ping, Flow, Pulse, DOM0, MIB};
 use super::{test, Context, Test};
@@ -72,7 +73,7 @@ fn travel(
         both_ways(lab, &guest, MIB, context.seed())?;
         guest.run("kill $(cat /run/reflect.pid)")?;
     }
-    guest.destroy()?;
+    dismiss(lab, &guest)?;
     Ok(Found {
         pause_ms: Some(longest),
         events: Some(TIMES),
