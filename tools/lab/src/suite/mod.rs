@@ -183,6 +183,8 @@ pub struct Context {
     again: Vec<&'static str>,
     /// What driver domains have come through while allocations failed, kept when a test is run again.
     endured: debug::Endured,
+    /// How many attacks they have held, kept likewise.
+    attacks_held: usize,
     seed: u64,
 }
 
@@ -204,6 +206,7 @@ impl Context {
             logs: Vec::new(),
             again: Vec::new(),
             endured: debug::Endured::default(),
+            attacks_held: 0,
             seed: 1,
         }
     }
@@ -385,10 +388,11 @@ impl Context {
     fn run(&mut self, test: &Test) -> Result<()> {
         self.test = test.name;
         self.endured = debug::Endured::default();
+        self.attacks_held = 0;
         let mut tries = 0;
         loop {
             tries += 1;
-            let done = self.endured.operations;
+            let done = (self.endured.operations, self.attacks_held);
             // What happened in an earlier test of the same lab did that one no harm, nor this one.
             let earlier = self.mishaps();
             let outcome = self.try_run(test);
@@ -418,7 +422,7 @@ impl Context {
             ));
             self.reset();
             self.again.push(test.name);
-            if self.endured.operations > done {
+            if (self.endured.operations, self.attacks_held) > done {
                 tries = 0;
             }
         }

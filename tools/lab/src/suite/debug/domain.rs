@@ -157,7 +157,7 @@ pub fn destroy(context: &mut Context, rig: &Rig) -> Result<()> {
 }
 
 pub fn attacks(context: &mut Context, rig: &Rig) -> Result<()> {
-    Field {
+    let field = Field {
         host: &rig.driver,
         name: "the driver domain",
         kernel: context.driver_kernel,
@@ -165,8 +165,8 @@ pub fn attacks(context: &mut Context, rig: &Rig) -> Result<()> {
         to: &rig.driver.served_gateway(VIF),
         load: LOAD,
         limit: context.lab()?.limit(400),
-    }
-    .held()?;
+    };
+    field.held(&mut context.attacks_held)?;
     both(context, rig, MIB).context("of the attacker's other vif")
 }
 

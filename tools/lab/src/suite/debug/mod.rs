@@ -193,7 +193,7 @@ pub fn in_dom0() -> Vec<Test> {
                     load: &load_command(context.driver()),
                     limit: lab.limit(400),
                 }
-                .held()?;
+                .held(&mut context.attacks_held)?;
                 ping(&guest, DOM0, 3, 1000, lab.limit(120)).context("of the attacker's other vif")
             },
         ),
