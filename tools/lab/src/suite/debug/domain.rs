@@ -164,7 +164,8 @@ pub fn attacks(context: &mut Context, rig: &Rig) -> Result<()> {
         guest: &rig.guest,
         to: &rig.driver.served_gateway(VIF),
         load: LOAD,
-        limit: context.lab()?.limit(400),
+        // Some write to xenstore thousands of times, which takes long with KCSAN.
+        limit: context.lab()?.limit(1200),
     };
     field.held(&mut context.attacks_held)?;
     both(context, rig, MIB).context("of the attacker's other vif")
