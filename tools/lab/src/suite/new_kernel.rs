@@ -20,6 +20,7 @@ use super::traffic::{both_ways, Background, Insistence, HOST, MIB};
 use super::{test, Context, Test};
 use crate::frontend::Frontend;
 use crate::guest::{Guest, Kexec, Kind};
+use crate::lab::Lab;
 
 pub fn tests() -> Vec<Test> {
     vec![
@@ -44,6 +45,16 @@ fn boot_id(guest: &Guest) -> Result<String> {
         .to_owned())
 }
 
+/// The index of a vif's interface, and how often its carrier has gone: another index is another
+/// interface, the same one without a carrier in between has not been disconnected.
+fn interface(lab: &Lab, name: &str) -> Result<(u32, u32)> {
+    let number = |file: &str| -> Result<u32> {
+        let read = format!("cat /sys/class/net/{name}/{file}");
+        Ok(lab.dom0().run(&read)?.text().parse()?)
+    };
+    Ok((number("ifindex")?, number("carrier_down_count")?))
+}
+
 fn kexec(context: &mut Context) -> Result<()> {
     for (name, how, line) in [
         ("kexec", Kexec::OnPurpose, ""),
@@ -55,6 +66,8 @@ fn kexec(context: &mut Context) -> Result<()> {
             let domid = guest.domid()?;
             let flows = busy(context, &lab, &guest)?;
             let before = boot_id(&guest)?;
+            let vif = guest.vif_name(0)?;
+            let (index, gone) = interface(&lab, &vif)?;
             guest.kexec(how)?;
             flows.into_iter().for_each(Background::abandon);
             ensure!(
@@ -62,6 +75,16 @@ fn kexec(context: &mut Context) -> Result<()> {
                 "another kernel should run in the same domain"
             );
             guest.await_vif(0)?;
+            let (index_now, gone_now) = interface(&lab, &vif)?;
+            match how {
+                Kexec::OnPurpose => ensure!(index_now != index, "{vif} should have been made anew"),
+                Kexec::ByPanic => ensure!(
+                    index_now == index && gone_now > gone,
+                    "the other kernel should have found {vif} connected and have closed it: \
+                     interface {index} has become {index_now}, its carrier went {gone_now} times \
+                     after {gone}"
+                ),
+            }
             both_ways(&lab, &guest, MIB, context.seed())?;
             dismiss(&lab, &guest)?;
             Ok(Found::default())
