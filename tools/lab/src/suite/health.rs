@@ -276,6 +276,8 @@ fn bad_lines_of_guest(log: &str) -> Vec<&str> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counters {
     counts: BTreeMap<String, i64>,
+    /// How many of the threads have each name.
+    threads: BTreeMap<String, i64>,
 }
 
 /// Prints `name value` lines. Freed memory is only seen as free after RCU and the page caches of
@@ -289,7 +291,7 @@ awk '/^(SUnreclaim|VmallocUsed|Percpu|KernelStack):/ { sub(":", "", $1); print $
      END { print "pages", pages }' /proc/meminfo
 echo evtchn $(lsevtchn 0 | wc -l)
 echo irqs $(grep -c xen-dyn /proc/interrupts)
-echo threads $(cat /proc/[0-9]*/comm 2>/dev/null | grep -vc '^kworker')
+cat /proc/[0-9]*/comm 2>/dev/null | sed '/^kworker/d; s/^/thread /'
 echo netdevs $(ls /sys/class/net | wc -l)
 echo vifs $(ls /sys/bus/xen-backend/devices | grep -c '^vif-')
 xl dmesg -c > /dev/null
@@ -341,19 +343,24 @@ impl Counters {
 
     fn look(lab: &Lab) -> Result<Self> {
         let output = lab.dom0().run_within(COUNT_SCRIPT, lab.limit(120))?;
-        let mut counts = BTreeMap::new();
+        let (mut counts, mut threads) = (BTreeMap::new(), BTreeMap::new());
         for line in output.stdout.lines() {
-            if let Some((name, value)) = line.split_once(' ') {
-                counts.insert(name.to_owned(), value.trim().parse()?);
+            match line.split_once(' ') {
+                Some(("thread", name)) => *threads.entry(name.to_owned()).or_insert(0) += 1,
+                Some((name, value)) => {
+                    counts.insert(name.to_owned(), value.trim().parse()?);
+                }
+                None => {}
             }
         }
+        counts.insert("threads".to_owned(), threads.values().sum());
         ensure!(
             counts.contains_key("grants"),
             "counting failed: {}{}",
             output.stdout,
             output.stderr
         );
-        Ok(Self { counts })
+        Ok(Self { counts, threads })
     }
 
     /// How much a count may grow with `repetitions` of something harmless.
@@ -376,16 +383,29 @@ impl Counters {
             .collect()
     }
 
-    /// The same, in words.
+    /// The same, in words, with the names of those threads of which there are more.
     pub fn leaks(&self, before: &Self, repetitions: u32) -> Vec<String> {
         let grown = self.grown(before, repetitions);
         let words = grown.iter().map(|(name, more)| {
             let (was, now) = (before.counts[name], self.counts[name]);
             let allowed = Self::allowed(name, repetitions);
             debug_assert_eq!(now - was, *more);
-            format!("{name} grew from {was} to {now} (allowed: {allowed} more)")
+            let whose = match name.as_str() {
+                "threads" => format!(": {}", self.more_threads(before).join(", ")),
+                _ => String::new(),
+            };
+            format!("{name} grew from {was} to {now} (allowed: {allowed} more){whose}")
         });
         words.collect()
+    }
+
+    /// Names that more threads have than `before`.
+    fn more_threads(&self, before: &Self) -> Vec<&str> {
+        self.threads
+            .iter()
+            .filter(|(name, now)| **now > before.threads.get(*name).copied().unwrap_or(0))
+            .map(|(name, _)| name.as_str())
+            .collect()
     }
 
     /// Fails if something leaked since `before`.
@@ -418,6 +438,7 @@ mod tests {
     fn counters(pairs: &[(&str, i64)]) -> Counters {
         Counters {
             counts: pairs.iter().map(|(n, v)| ((*n).to_owned(), *v)).collect(),
+            threads: BTreeMap::new(),
         }
     }
 
@@ -517,6 +538,20 @@ mod tests {
         assert!(counters(&[("grants", 40), ("SUnreclaim", 10_200)]).agrees(&last));
         assert!(!counters(&[("grants", 39), ("SUnreclaim", 10_000)]).agrees(&last));
         assert!(!counters(&[("grants", 40), ("SUnreclaim", 9_000)]).agrees(&last));
+    }
+
+    #[test]
+    fn threads_that_are_left_are_told_by_name() {
+        let look = |names: &[(&str, i64)]| Counters {
+            counts: [("threads".to_owned(), names.iter().map(|(_, n)| n).sum())].into(),
+            threads: names.iter().map(|(n, v)| ((*n).to_owned(), *v)).collect(),
+        };
+        let before = look(&[("xl", 1), ("init", 1), ("sh", 2)]);
+        let after = look(&[("xl", 2), ("init", 1), ("sh", 1), ("vif1.0-q0", 3)]);
+        assert_eq!(
+            after.leaks(&before, 1),
+            ["threads grew from 4 to 7 (allowed: 1 more): vif1.0-q0, xl"]
+        );
     }
 
     #[test]

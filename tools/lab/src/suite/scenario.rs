@@ -99,7 +99,8 @@ fn recorded(
         let after = Counters::take(lab)?;
         let grown = after.grown(&before, repetitions);
         leaked = Some(grown.clone());
-        ensure!(grown.is_empty(), "leaked: {grown:?} ({before}; {after})");
+        let leaks = after.leaks(&before, repetitions).join("; ");
+        ensure!(grown.is_empty(), "leaked: {leaks} ({before}; {after})");
         Ok(found)
     };
     let outcome = counted(context);

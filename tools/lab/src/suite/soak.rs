@@ -202,7 +202,8 @@ impl Run {
         let repetitions = u32::try_from(options.events)?;
         let grown = after.grown(&before, repetitions);
         self.leaked = Some(grown.clone().into_iter().collect());
-        ensure!(grown.is_empty(), "leaked: {grown:?} ({before}; {after})");
+        let leaks = after.leaks(&before, repetitions).join("; ");
+        ensure!(grown.is_empty(), "leaked: {leaks} ({before}; {after})");
         Ok(())
     }
 }
