@@ -182,6 +182,9 @@ struct AttackArgs {
     /// How long to go on, in seconds, where the attack has no end of its own.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
+    /// Only a part of what it goes through one by one, for instance 3/8. Only key-garbage has parts.
+    #[arg(long, default_value_t = attack::Share::WHOLE)]
+    share: attack::Share,
 }
 
 #[derive(Args)]
@@ -354,7 +357,8 @@ fn run(cli: &Cli) -> Result<()> {
                 .with_context(|| format!("there is no attack {}", args.name))?;
             let mut vif = Vif::claim(args.at.handle)?;
             let time = Duration::from_secs(args.seconds);
-            let report = attack::run(attack, &mut vif, args.at.own, args.at.to, args.seed, time);
+            let (own, to) = (args.at.own, args.at.to);
+            let report = attack::run(attack, &mut vif, own, to, args.seed, time, args.share);
             let left = vif.disconnect();
             show(&report)?;
             left

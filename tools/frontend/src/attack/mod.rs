@@ -11,6 +11,7 @@ mod events;
 mod grants;
 mod rewriting;
 mod rings;
+mod share;
 mod xenstore;
 
 use std::net::Ipv4Addr;
@@ -26,6 +27,8 @@ use crate::packet::Route;
 use crate::slots::Sent;
 use crate::station::Station;
 use crate::vif::Vif;
+
+pub use self::share::Share;
 
 /// How long slots are waited for that have to be answered.
 const ANSWERED: Duration = Duration::from_secs(20);
@@ -93,6 +96,9 @@ pub struct Arena<'a> {
     until: Instant,
     time: Duration,
     route: Route,
+    share: Share,
+    /// Whether this attack can be divided.
+    divided: bool,
     left_out: Vec<String>,
 }
 
@@ -104,6 +110,7 @@ impl<'a> Arena<'a> {
         host: Ipv4Addr,
         seed: u64,
         time: Duration,
+        share: Share,
     ) -> Result<Self> {
         vif.connect(&config())?;
         let route = Station::new(vif, 0, own).resolve(host, ANSWERED)?;
@@ -113,8 +120,16 @@ impl<'a> Arena<'a> {
             until: Instant::now() + time,
             time,
             route,
+            share,
+            divided: false,
             left_out: Vec::new(),
         })
+    }
+
+    /// What the attack goes through one by one: all of it, or the share that is wanted.
+    fn share_of<T>(&mut self, all: Vec<T>) -> Vec<T> {
+        self.divided = true;
+        self.share.take(all)
     }
 
     /// Notes that part of the attack was not tried, for want of `what`.
@@ -164,7 +179,8 @@ fn config() -> Config {
     }
 }
 
-/// Carries out one attack, and checks that the vif works afterwards.
+/// Carries out one attack, or a share of one that can be divided, and checks that the vif works
+/// afterwards.
 pub fn run(
     attack: &Attack,
     vif: &mut Vif,
@@ -172,14 +188,20 @@ pub fn run(
     host: Ipv4Addr,
     seed: u64,
     time: Duration,
+    share: Share,
 ) -> Report {
     let start = Instant::now();
     let mut left_out = Vec::new();
     let outcome = (|| {
-        let mut arena = Arena::enter(vif, own, host, seed, time).context("before the attack")?;
+        let mut arena =
+            Arena::enter(vif, own, host, seed, time, share).context("before the attack")?;
         let done = (attack.run)(&mut arena);
         left_out = std::mem::take(&mut arena.left_out);
         let detail = done?;
+        ensure!(
+            arena.divided || share == Share::WHOLE,
+            "this attack has no shares"
+        );
         arena.connect().context("connecting afterwards")?;
         Station::new(arena.vif, 0, own)
             .check(host, ANSWERED)

@@ -420,8 +420,8 @@ fn key_garbage(arena: &mut Arena<'_>) -> Result<String> {
         }
         Ok::<_, anyhow::Error>(())
     };
-    for (config, must) in &tries {
-        attempt(arena, config, *must)?;
+    for (config, must) in arena.share_of(tries) {
+        attempt(arena, &config, must)?;
     }
     // As time permits.
     while arena.goes_on() {
