@@ -177,6 +177,8 @@ pub struct Context {
     records: Vec<Record>,
     /// That is for `build/lifecycle/result.json`.
     keeps_records: bool,
+    /// The lab that was booted last in the test under way, which may be that test's own.
+    booted: Option<Lab>,
     /// Where the labs' logs are, the shared one's and those of the test under way.
     logs: Vec<PathBuf>,
     /// Tests that were run again, because the emulator had spoilt them.
@@ -203,6 +205,7 @@ impl Context {
             test: "",
             records: Vec::new(),
             keeps_records: false,
+            booted: None,
             logs: Vec::new(),
             again: Vec::new(),
             endured: debug::Endured::default(),
@@ -261,8 +264,10 @@ impl Context {
 
     /// Boots a lab that only one test uses.
     pub fn boot(&mut self, builder: &LabBuilder) -> Result<Lab> {
+        self.booted = None;
         let lab = builder.boot()?;
         self.logs.push(lab.dir().to_owned());
+        self.booted = Some(lab.clone());
         Ok(lab)
     }
 
@@ -341,15 +346,19 @@ impl Context {
     pub fn reset(&mut self) {
         self.keep_guest_logs();
         self.lab = None;
+        self.booted = None;
         self.guests.clear();
         self.traces_allocations = false;
         self.logs.clear();
     }
 
-    /// Keeps what the shared lab's guests wrote to their consoles, unless dom0 is gone.
+    /// Keeps what the guests of the shared lab, and of the test's own, wrote to their consoles, unless
+    /// dom0 is gone.
     fn keep_guest_logs(&self) {
-        if let Some(Err(e)) = self.lab.as_ref().map(Lab::keep_guest_logs) {
-            tracing::info!("cannot keep the guests' logs: {e:#}");
+        for lab in self.lab.iter().chain(&self.booted) {
+            if let Err(e) = lab.keep_guest_logs() {
+                tracing::info!("cannot keep the guests' logs: {e:#}");
+            }
         }
     }
 
@@ -399,6 +408,7 @@ impl Context {
             if outcome.is_err() {
                 self.keep_guest_logs();
             }
+            self.booted = None;
             let before = |dir: &PathBuf| {
                 let earlier = earlier.as_ref().filter(|(shared, _)| shared == dir);
                 earlier.map_or_else(Mishaps::default, |(_, seen)| *seen)

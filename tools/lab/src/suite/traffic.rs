@@ -244,8 +244,14 @@ impl Background {
 
     /// Waits for both ends, and says how many bytes have arrived as they were.
     fn arrived(self) -> Result<u64> {
-        let sent = self.sender.wait().context("sending")?;
-        let received = self.receiver.wait().context("receiving")?;
+        let sent = self.sender.wait().context("sending");
+        let received = self.receiver.wait().context("receiving");
+        let (sent, received) = match (sent, received) {
+            (Ok(sent), Ok(received)) => (sent, received),
+            // One end may only tell that the other has gone.
+            (Err(e), Err(other)) => return Err(e.context(format!("{other:#}"))),
+            (Err(e), Ok(_)) | (Ok(_), Err(e)) => return Err(e),
+        };
         ensure!(
             received.bytes == sent.bytes && received.digest == sent.digest,
             "of {} bytes {} arrived, or they had changed",
