@@ -54,7 +54,8 @@ impl Mishaps {
 
 /// Picks the lines from guests' consoles, in dom0, by which [`Mishaps::on`] counts. There may be no
 /// guests yet.
-pub const OF_GUESTS: &str = "grep -hE 'ENTRY_TRAMPOLINE stack guard page was hit|RIP: ' \
+pub const OF_GUESTS: &str = "grep -hE \
+     'ENTRY_TRAMPOLINE stack guard page was hit|asm_sysvec_xen_hvm_callback|EFLAGS: ' \
      /var/log/xen/console/guest-*.log 2>/dev/null || true";
 
 fn read(path: &Path) -> String {
@@ -80,8 +81,8 @@ pub fn triple_faults(console: &str) -> usize {
     console.matches("Triple fault - invoking HVM").count()
 }
 
-/// How often the emulator has interrupted a guest in the first instruction of an interrupt, by the
-/// guest's console.
+/// How often the emulator has interrupted a guest in the first instructions of an interrupt, where
+/// interrupts are off, by the guest's console.
 ///
 /// The event that Xen injects into a PVH guest may be delivered twice under TCG: the second time
 /// where interrupts are off, before the kernel has exchanged GS. It then goes down on the stack of
@@ -94,9 +95,27 @@ pub fn was_interrupted_twice(console: &str) -> usize {
     let oopses = console
         .split("ENTRY_TRAMPOLINE stack guard page was hit")
         .skip(1);
-    oopses
-        .filter(|oops| oops.contains("RIP: 0010:asm_sysvec_xen_hvm_callback+0x0/"))
-        .count()
+    oopses.filter(|oops| interrupted_while_off(oops)).count()
+}
+
+/// Whether one of the interrupts on the stack that `oops` shows came while they were off.
+fn interrupted_while_off(oops: &str) -> bool {
+    const IF: u64 = 1 << 9;
+    let mut interrupted = false;
+    for line in oops.lines() {
+        if line.contains("asm_sysvec_xen_hvm_callback+") && !line.contains("RIP: ") {
+            // What comes next is what it has interrupted.
+            interrupted = true;
+        } else if let Some((_, flags)) = line.split_once("EFLAGS: ") {
+            let flags = flags.split_whitespace().next().unwrap_or_default();
+            let off = u64::from_str_radix(flags, 16).is_ok_and(|flags| flags & IF == 0);
+            if interrupted && off {
+                return true;
+            }
+            interrupted = false;
+        }
+    }
+    false
 }
 
 /// How many kernels died of a breakpoint where memory has none, by their console.
@@ -134,17 +153,30 @@ pub fn left_hanging(console: &str) -> bool {
 mod tests {
     use super::*;
 
+    /// What a kernel says that dies in its entry code, in which `by` has interrupted something that had
+    /// these flags. The flags at the top are those of the death.
+    fn oops(by: &str, flags: &str) -> String {
+        format!(
+            "[  9.1] BUG: ENTRY_TRAMPOLINE stack guard page was hit at 00000000f2\n\
+             [  9.1] RIP: 0010:error_entry+0x1a/0x170\n\
+             [  9.1] RSP: 0000:fffffe0000002000 EFLAGS: 00000046\n\
+             [  9.1]  {by}+0x1a/0x20\n\
+             [  9.1] RIP: 0010:error_entry+0x1/0x170\n\
+             [  9.1] RSP: 0000:fffffe0000002fc0 EFLAGS: {flags}\n\
+             [  9.1]  asm_sysvec_xen_hvm_callback+0xf/0x20\n\
+             [  9.1] RIP: 0033:0x7f8e7565a404\n\
+             [  9.1] RSP: 002b:00007f8e744e4360 EFLAGS: 00010206\n"
+        )
+    }
+
     #[test]
     fn an_interrupt_in_an_interrupt_is_told_from_another_stack_overflow() {
-        let oops = |at: &str| {
-            format!(
-                "[  9.1] BUG: ENTRY_TRAMPOLINE stack guard page was hit at 00000000f2\n\
-                 [  9.1] RIP: 0010:{at}/0x10\n"
-            )
-        };
-        let twice = oops("asm_sysvec_xen_hvm_callback+0x0");
+        let twice = oops("asm_sysvec_xen_hvm_callback", "00010006");
         assert_eq!(was_interrupted_twice(&format!("{twice}{twice}")), 2);
-        assert_eq!(was_interrupted_twice(&oops("page_fault+0x3")), 0);
+        let on = oops("asm_sysvec_xen_hvm_callback", "00010206");
+        assert_eq!(was_interrupted_twice(&on), 0);
+        let exception = oops("asm_exc_page_fault", "00010006");
+        assert_eq!(was_interrupted_twice(&exception), 0);
         assert_eq!(was_interrupted_twice("all is well"), 0);
     }
 
@@ -178,8 +210,7 @@ mod tests {
     #[test]
     fn what_went_wrong_earlier_excuses_nothing_later() {
         let fault = "(XEN) d3v0 Triple fault - invoking HVM shutdown action 1\n";
-        let twice = "[  9.1] BUG: ENTRY_TRAMPOLINE stack guard page was hit at 00000000f2\n\
-                     [  9.1] RIP: 0010:asm_sysvec_xen_hvm_callback+0x0/0x10\n";
+        let twice = &oops("asm_sysvec_xen_hvm_callback", "00010006");
         let before = Mishaps::on(fault, twice);
         assert_eq!(before.since(&before), None);
         assert!(before.since(&Mishaps::default()).is_some());
