@@ -281,7 +281,8 @@ pub struct Counters {
 }
 
 /// Prints `name value` lines. Freed memory is only seen as free after RCU and the page caches of
-/// sockets have had their turn.
+/// sockets have had their turn. The kernel's workers come and go, and so do those of udev, a few seconds
+/// after their last event.
 const COUNT_SCRIPT: &str = r#"
 sync; echo 3 > /proc/sys/vm/drop_caches
 for c in /sys/kernel/slab/*/shrink; do echo 1 > $c; done 2>/dev/null
@@ -291,7 +292,7 @@ awk '/^(SUnreclaim|VmallocUsed|Percpu|KernelStack):/ { sub(":", "", $1); print $
      END { print "pages", pages }' /proc/meminfo
 echo evtchn $(lsevtchn 0 | wc -l)
 echo irqs $(grep -c xen-dyn /proc/interrupts)
-cat /proc/[0-9]*/comm 2>/dev/null | sed '/^kworker/d; s/^/thread /'
+cat /proc/[0-9]*/comm 2>/dev/null | sed '/^kworker/d; /^(udev-worker)$/d; s/^/thread /'
 echo netdevs $(ls /sys/class/net | wc -l)
 echo vifs $(ls /sys/bus/xen-backend/devices | grep -c '^vif-')
 xl dmesg -c > /dev/null
