@@ -4,9 +4,11 @@
 //!
 //! C header: [`include/linux/netdevice.h`](srctree/include/linux/netdevice.h)
 
+use super::departure::Departure;
 use super::features::Features;
 use super::skb::SkBuff;
 use crate::bindings;
+use crate::sys::workqueue::Workqueue;
 use core::marker::PhantomData;
 use core::mem::{
     align_of,
@@ -20,6 +22,7 @@ use kernel::ffi::c_int;
 use kernel::fmt::Write;
 use kernel::prelude::*;
 use kernel::sync::aref::AlwaysRefCounted;
+use kernel::sync::Arc;
 use kernel::types::Opaque;
 
 /// A network device, reference counted.
@@ -213,9 +216,11 @@ impl NetDevice {
 }
 
 /// A registered network device with its driver's data. Dropping it unregisters
-/// the device.
+/// the device; what is left of it goes in the background, see [`Departure`].
 pub(crate) struct Registration<T: Operations> {
     device: NonNull<bindings::net_device>,
+    departure: Arc<Departure<T>>,
+    departures: Arc<Workqueue>,
     _driver: PhantomData<T>,
 }
 
@@ -238,6 +243,9 @@ pub(crate) struct Config<'a> {
     pub(crate) features: Features,
     /// The interface's own address.
     pub(crate) address: [u8; 6],
+    /// Where the device goes in the end. Operations of the driver may be called
+    /// until this has been destroyed.
+    pub(crate) departures: &'a Arc<Workqueue>,
 }
 
 impl<T: Operations> Registration<T> {
@@ -288,6 +296,10 @@ impl<T: Operations> Registration<T> {
             )
         };
         let device = NonNull::new(device).ok_or(ENOMEM)?;
+        let departure = Departure::new(device, config.parent).inspect_err(|_| {
+            // SAFETY: the device is ours alone.
+            unsafe { bindings::free_netdev(device.as_ptr()) };
+        })?;
 
         // SAFETY: the device is not registered yet, so it is ours alone, and
         // its private area has room for a `T`. Both tables are static.
@@ -316,6 +328,8 @@ impl<T: Operations> Registration<T> {
         }
         Ok(Self {
             device,
+            departure,
+            departures: config.departures.clone(),
             _driver: PhantomData,
         })
     }
@@ -371,11 +385,12 @@ impl<T: Operations> Registration<T> {
 
     /// The driver's data.
     pub(crate) fn driver(&self) -> &T {
-        // SAFETY: written in `new`, dropped with `self`.
+        // SAFETY: written in `new`; dropped by the departure, which the drop of `self`
+        // begins.
         unsafe { &*Self::driver_data(self.device.as_ptr()) }
     }
 
-    fn driver_data(device: *mut bindings::net_device) -> *mut T {
+    pub(super) fn driver_data(device: *mut bindings::net_device) -> *mut T {
         // SAFETY: computes the address of the device's private area.
         unsafe { bindings::netback_netdev_priv(device) }.cast()
     }
@@ -635,14 +650,7 @@ fn fill_tx(stats: &mut bindings::netdev_queue_stats_tx, totals: &Totals) {
 
 impl<T: Operations> Drop for Registration<T> {
     fn drop(&mut self) {
-        let device = self.device.as_ptr();
-
-        // SAFETY: registered in `new`. Unregistering waits for all operations
-        // and references, so that the data and then the device may go.
-        unsafe {
-            bindings::unregister_netdev(device);
-            Self::driver_data(device).drop_in_place();
-            bindings::free_netdev(device);
-        }
+        // SAFETY: registered in `new`; this is the end of what knows of the device.
+        unsafe { self.departure.begin(&self.departures) };
     }
 }

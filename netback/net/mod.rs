@@ -3,6 +3,7 @@
 //! Safe faces of the kernel's network interfaces: devices, NAPI, socket buffers
 //! and the copies between them and guests.
 
+mod departure;
 pub(crate) mod device;
 pub(crate) mod features;
 pub(crate) mod link_watch;

@@ -79,6 +79,10 @@ const ERROR: &CStr = c"error";
 
 /// What all vifs share.
 pub(crate) struct Host {
+    // Field order is drop order: who holds an interface holds one of its queues,
+    // which has a worker.
+    /// Where interfaces go when they are unregistered.
+    pub(crate) departures: Arc<Workqueue>,
     /// The workers.
     pub(crate) groups: Groups,
     /// Where messages of control rings are dealt with.
@@ -123,12 +127,17 @@ struct Vif {
 
 /// The backend of one vif.
 pub(crate) struct Backend {
-    // Field order is drop order: the watches call into the vif.
+    /// There until the end.
+    watches: Option<Watches>,
+    script: Option<Value>,
+    vif: Arc<Vif>,
+}
+
+/// What a vif is told by xenstore.
+struct Watches {
     _hotplug: Pin<KBox<Watch<HotplugWatcher>>>,
     _rate: Pin<KBox<Watch<RateWatcher>>>,
     _multicast: Pin<KBox<Watch<MulticastWatcher>>>,
-    script: Option<Value>,
-    vif: Arc<Vif>,
 }
 
 impl Vif {
@@ -377,6 +386,7 @@ impl Backend {
                 max_mtu: Interface::MAX_MTU,
                 features: Interface::all_features(),
                 address: ADDRESS,
+                departures: &host.departures,
             },
             Interface::new().map_err(allocating)?,
         )
@@ -419,9 +429,11 @@ impl Backend {
 
         KBox::new(
             Self {
-                _hotplug: hotplug,
-                _rate: rate,
-                _multicast: multicast,
+                watches: Some(Watches {
+                    _hotplug: hotplug,
+                    _rate: rate,
+                    _multicast: multicast,
+                }),
                 script,
                 vif,
             },
@@ -479,6 +491,14 @@ impl Driver for Backend {
         // Gone already if the device is.
         let _ = store::NIL.remove(self.vif.device.nodename(), HOTPLUG_STATUS);
         self.vif.device.announce(Presence::Offline);
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        // The guest is served for as long as this takes, and then waits for whoever
+        // serves it next.
+        self.watches = None;
         self.vif.walk_on(lifecycle::on_remove);
     }
 }
