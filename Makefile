@@ -5,6 +5,9 @@
 KVER ?= $(shell uname -r)
 PREFIX_SBIN ?= /usr/local/sbin
 PREFIX_MAN ?= /usr/local/share/man
+STRIP ?= strip
+# Empty for a module that has been signed, which would lose its signature.
+INSTALL_MOD_STRIP ?= 1
 LAB := tools/lab.sh
 
 # The tree to build against: what the user says, the running kernel's if Rust modules can be built
@@ -35,7 +38,9 @@ netback.ko:
 
 modules_install: netback.ko
 	@test -n '$(RELEASE)' || { echo 'netback: modinfo cannot read netback.ko; install kmod and build again.' >&2; exit 1; }
-	install -D -m 644 netback.ko '$(MODULE_DIR)/netback.ko'
+	install -D -m 644 netback.ko '$(MODULE_DIR)/netback.ko.new'
+	$(if $(INSTALL_MOD_STRIP),$(STRIP) --strip-debug '$(MODULE_DIR)/netback.ko.new')
+	mv '$(MODULE_DIR)/netback.ko.new' '$(MODULE_DIR)/netback.ko'
 
 install: modules_install
 	depmod $(if $(DESTDIR),-b '$(DESTDIR)') '$(RELEASE)'

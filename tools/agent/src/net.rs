@@ -11,8 +11,12 @@ use std::time::{Duration, Instant};
 use crate::serve::lock;
 use anyhow::{bail, Context, Result};
 use netback_proto::{Hasher, NetReport, NetRole, Source};
+use nix::sys::socket::{setsockopt, sockopt};
 
 const BUFFER: usize = 128 * 1024;
+/// What the kernel keeps of an endless stream that has not arrived. It would keep megabytes, and to make
+/// them while a vif is away is work that others on a small machine wait for, whose pause is measured.
+const UNDER_WAY: usize = 128 * 1024;
 /// Payload of the datagram that ends a series.
 const CLOSING: &[u8] = b"netback-lab: end";
 /// How often a datagram is sent at most.
@@ -138,6 +142,9 @@ fn tcp_send(
     let begun = Instant::now();
     let mut stream = TcpStream::connect_timeout(&to, limit.min(Duration::from_secs(20)))
         .with_context(|| format!("cannot connect to {to}"))?;
+    if bytes == u64::MAX {
+        setsockopt(&stream, sockopt::SndBuf, &UNDER_WAY).context("cannot limit a stream")?;
+    }
     remember(slot, &stream)?;
     let start = Instant::now();
     let mut source = Source::new(seed);

@@ -178,7 +178,7 @@ impl Checkout {
         Ok(target)
     }
 
-    /// Builds the module in the build root and returns its path.
+    /// Builds the module in the build root and returns its path: with debug information.
     pub fn module(&self, sdk: &Sdk) -> Result<PathBuf> {
         ensure!(
             self.dir.join("Kbuild").exists(),
@@ -212,13 +212,48 @@ impl Checkout {
         Ok(self.dir.join(DIR).join("netback_fault.ko"))
     }
 
+    /// Strips the module as `make modules_install` does, and returns the other file's path. A
+    /// reload reads all of it while guests wait, and most of it is debug information.
+    fn stripped(&self, sdk: &Sdk, module: &Path) -> Result<PathBuf> {
+        const NAME: &str = "build/netback.ko";
+        let stripped = self.dir.join(NAME);
+        let _lock = self.lock_module()?;
+        let changed = |path: &Path| fs::metadata(path).and_then(|file| file.modified());
+        if changed(&stripped).is_ok_and(|at| changed(module).is_ok_and(|built| built < at)) {
+            return Ok(stripped);
+        }
+        let in_root = sdk.in_root().bind(&self.dir, SOURCE_IN_ROOT);
+        let new = stripped.with_extension("ko.new");
+        let (from, to) = (
+            format!("{SOURCE_IN_ROOT}/netback.ko"),
+            format!("{SOURCE_IN_ROOT}/{NAME}.new"),
+        );
+        run_logged(
+            in_root
+                .command("strip")?
+                .args(["--strip-debug", "-o", &to, &from]),
+            &self.build_dir()?.join("strip.log"),
+            "strip",
+        )?;
+        fs::rename(&new, &stripped).with_context(|| format!("cannot rename {}", new.display()))?;
+        Ok(stripped)
+    }
+
+    /// Keeps other labs from changing the module.
+    fn lock_module(&self) -> Result<impl Sized> {
+        lock_file(
+            &self.build_dir()?.join("module.lock"),
+            "another lab is building the module; waiting for it",
+        )
+    }
+
     /// Builds the module for one of the lab's kernels.
     pub fn module_of(&self, sdk: &Sdk, kernel: GuestKernel) -> Result<PathBuf> {
         match kernel {
             GuestKernel::Debug(which) => {
                 self.module_for(&sdk.module_tree(kernel)?, which.name(), &[])
             }
-            _ => self.module(sdk),
+            _ => self.stripped(sdk, &self.module(sdk)?),
         }
     }
 
@@ -252,10 +287,7 @@ impl Checkout {
         arguments: &[&str],
         log: &Path,
     ) -> Result<()> {
-        let _lock = lock_file(
-            &self.build_dir()?.join("module.lock"),
-            "another lab is building the module; waiting for it",
-        )?;
+        let _lock = self.lock_module()?;
         let in_root = tree.in_root().bind(&self.dir, SOURCE_IN_ROOT);
         let jobs = std::thread::available_parallelism().map_or(2, usize::from);
         let mut command = in_root.command("make")?;
