@@ -17,6 +17,10 @@
 # that was on no bridge has routes, addresses, a port of Open vSwitch or whatever else only the vif's
 # own hotplug script knows: that is run again, as the toolstack did when the vif was made. Offloads
 # that were switched are switched again at the end, and so is an alias.
+#
+# xen-netback takes a guest's frames, and answers that they were sent, before the bridge takes them from
+# it: they would be lost. So what guests send is held up by their vifs' rate until then. netback needs
+# none of that.
 set -u
 
 bus=/sys/bus/xen-backend
@@ -82,7 +86,8 @@ else
 	[ -n "$back" ] || back="modprobe $from"
 fi
 
-# How many queues the successor will offer a guest, if that can be told.
+# How many queues the successor will offer a guest, if that can be told. Its file is read by the way: it is
+# in memory then when guests wait for it.
 offered() {
 	if [ -n "$rebind" ]; then
 		read -r most < "/sys/module/$(serving)/parameters/max_queues"
@@ -98,6 +103,7 @@ offered() {
 		for option in $options; do
 			case "$option" in
 			max_queues=*) most=${option#*=} ;;
+			*.ko*) cat "$option" > /dev/null 2>&1 ;;
 			esac
 		done
 	fi
@@ -126,6 +132,17 @@ if offered; then
 	done
 fi
 
+# Whether what is loaded by the command $1 may take the guests' frames too soon: all but netback. Without a
+# command it is what serves them now.
+is_hasty() {
+	case "${1-}" in
+	"") [ "$(serving)" != netback ] ;;
+	*[!A-Za-z0-9_./,=\ -]*) ;;
+	modprobe\ netback | modprobe\ netback\ * | /sbin/modprobe\ netback | /sbin/modprobe\ netback\ *) return 1 ;;
+	*\ netback.ko | *\ netback.ko\ * | */netback.ko | */netback.ko\ *) return 1 ;;
+	esac
+}
+
 mkdir -p /run/netback
 # While this is there, netback-hotplug leaves the interfaces to us.
 if ! mkdir "$notes" 2>/dev/null; then
@@ -137,12 +154,29 @@ fi
 rcu=/sys/kernel/rcu_expedited
 hurried=
 { read -r hurried < "$rcu"; } 2>/dev/null
-trap 'rm -rf "$notes"; [ -z "$hurried" ] || echo "$hurried" > "$rcu"' EXIT
+vifs=
+waiting=
+unlimited=
+tidy() {
+	trap '' HUP INT TERM
+	[ -z "$waiting" ] || kill $waiting 2>/dev/null
+	release $vifs
+	for path in $unlimited; do
+		xenstore-rm "$path" 2>/dev/null
+	done
+	rm -rf "$notes"
+	[ -z "$hurried" ] || echo "$hurried" > "$rcu"
+}
+trap tidy EXIT
+trap 'exit 1' HUP INT TERM
 
 # What can be switched of an interface, and how it is.
 offloads() {
 	ethtool -k "$1" 2>/dev/null | sed -n '/fixed/d; s/^[ 	]*\([a-z0-9-]*\): \(o[nf]*\)$/\1 \2/p'
 }
+
+newline='
+'
 
 # Takes a name like vif-3-0 apart.
 names() {
@@ -152,6 +186,100 @@ names() {
 	vif=vif$domid.$handle
 	XENBUS_PATH=backend/vif/$domid/$handle
 	export vif XENBUS_PATH
+}
+
+# What each guest may send while it is held up: a byte in a tenth of a second, and no frame is as short as
+# what that comes to. Less would be taken for a mistake, and a longer time be waited for to its end.
+crawl=1,100000
+
+# Has the guests of $vifs crawl.
+hold_up() {
+	pairs=
+	for name in $vifs; do
+		[ -e "$bus/devices/$name" ] || continue
+		names "$name"
+		if rate=$(xenstore-read "$XENBUS_PATH/rate" 2>/dev/null); then
+			# It may have been left behind by one of us that was killed.
+			[ "$rate" != "$crawl" ] || rate=none
+		else
+			! xenstore-exists "$XENBUS_PATH/rate" 2>/dev/null || return 1
+			rate=none
+		fi
+		echo "$rate" > "$notes/$name.rate" || return 1
+		pairs="$pairs $XENBUS_PATH/rate $crawl"
+	done
+	[ -z "$pairs" ] || xenstore-write $pairs || return 1
+	held_up=yes
+	# Who writes for a guest that has gone makes its directory anew.
+	for name in $vifs; do
+		[ ! -e "$bus/devices/$name" ] || continue
+		names "$name"
+		xenstore-rm "$XENBUS_PATH" 2>/dev/null
+	done
+}
+held_up=
+
+# Lets the guests of the vifs $@ send as fast as they may, and says of those that are back on their bridges
+# that they are plugged.
+release() {
+	pairs=
+	for name; do
+		[ -e "$bus/devices/$name" ] || continue
+		names "$name"
+		[ ! -e "$notes/$name.back" ] || pairs="$pairs $XENBUS_PATH/hotplug-status connected"
+		{ read -r rate < "$notes/$name.rate"; } 2>/dev/null || continue
+		case "$rate" in
+		# As fast as they can, which is what it means when there is no rate. To remove it takes another
+		# program, and has time.
+		none)
+			pairs="$pairs $XENBUS_PATH/rate 4294967295,0"
+			unlimited="$unlimited $XENBUS_PATH/rate"
+			;;
+		*) pairs="$pairs $XENBUS_PATH/rate $rate" ;;
+		esac
+	done
+	# Should it fail, the end tries once more.
+	[ -z "$pairs" ] || xenstore-write $pairs || return 1
+	for name; do
+		[ ! -e "$notes/$name.rate" ] || : > "$notes/$name.rate"
+	done
+}
+
+# Starts $1, ip or bridge, which is to carry out what will be in the file $2: while the guests are still
+# served, so that it has loaded all it needs when they wait. Until then it waits at a pipe.
+prepare() {
+	: > "$notes/$2"
+	mkfifo "$notes/$2.pipe" || fail "nothing was done"
+	"$1" -force -batch "$notes/$2.pipe" &
+	waiting="$waiting $!"
+	echo $! > "$notes/$2.pid"
+}
+
+# Has it carry that out, and waits until it has.
+carry_out() {
+	read -r pid < "$notes/$2.pid"
+	# Opened like this, the pipe waits for nobody; what is in it is there for as long as it is open.
+	{
+		[ ! -e "/proc/$pid/exe" ] || while read -r line; do echo "$line"; done < "$notes/$2"
+		until [ "/proc/$pid/fd/0" -ef "$notes/$2.pipe" ] || [ ! -e "/proc/$pid/exe" ]; do
+			sleep 0.004
+		done
+	} 1<> "$notes/$2.pipe"
+	while :; do
+		wait "$pid"
+		result=$?
+		# What interrupts us ends the waiting only.
+		[ -e "/proc/$pid/exe" ] || break
+	done
+	# Was it that the program ended with, or the waiting?
+	[ $result -le 125 ] || { wait "$pid"; result=$?; }
+	others=
+	for other in $waiting; do
+		[ "$other" = "$pid" ] || others="$others $other"
+	done
+	waiting=$others
+	[ $result -gt 125 ] || return $result
+	"$1" -force -batch "$notes/$2"
 }
 
 # What was switched or set of the port of a bridge that $1 is, as ip takes it.
@@ -197,7 +325,8 @@ vlans_of() {
 	}'
 }
 
-vifs=
+prepare ip all
+vlans=
 for device in "$bus"/drivers/vif/vif-*; do
 	[ -e "$device" ] || continue
 	name=${device##*/}
@@ -234,14 +363,25 @@ for device in "$bus"/drivers/vif/vif-*; do
 		port_of "$net"
 	} >> "$notes/$name.ip"
 	vlans_of "$net" > "$notes/$name.vlans"
+	[ ! -s "$notes/$name.vlans" ] || vlans=yes
 	[ $((flags & 1)) = 0 ] || echo "link set $vif up" > "$notes/$name.up"
 done
 [ -z "$hurried" ] || echo 1 > "$rcu"
+if [ -n "$vlans" ]; then
+	prepare bridge all.vlans
+	prepare ip all.up
+fi
 
 # From here on the guests wait, so as little is started as can be; and whatever happens, they are to be
 # served again. Who interrupts ends what runs just now, which counts as having failed.
 why=
 trap 'why=${why:-interrupted}' HUP INT TERM
+successor=$load
+[ -z "$rebind" ] || successor=
+if is_hasty "$successor"; then
+	hold_up || why=${why:-what the guests send cannot be held up}
+fi
+[ -z "$why" ] || fail "$why; nothing was done"
 unbind() {
 	{ echo "$1" > "$bus/drivers/vif/unbind"; } 2>/dev/null || [ ! -e "$bus/drivers/vif/$1" ] ||
 		: > "$notes/failed"
@@ -249,11 +389,15 @@ unbind() {
 case "${vifs# }" in
 *" "*)
 	# Each of them waits a while for those who still use the interface: all at once.
+	pids=
 	for name in $vifs; do
 		unbind "$name" &
+		pids="$pids $!"
 	done
-	# A signal ends the waiting, and not what is waited for.
-	until wait; do :; done
+	for pid in $pids; do
+		# A signal ends the waiting, and not what is waited for.
+		until wait "$pid" || [ ! -e "/proc/$pid/exe" ]; do :; done
+	done
 	;;
 ?*) unbind "${vifs# }" ;;
 esac
@@ -270,7 +414,10 @@ if [ -z "$rebind" ]; then
 		fi
 	fi
 	if [ -n "$why" ]; then
-		[ -d "/sys/module/$from" ] || [ -e "$bus/drivers/vif" ] || (eval "$back")
+		if [ ! -d "/sys/module/$from" ] && [ ! -e "$bus/drivers/vif" ]; then
+			[ -n "$held_up" ] || ! is_hasty "$back" || hold_up
+			(eval "$back")
+		fi
 	fi
 fi
 
@@ -296,7 +443,7 @@ add() {
 status=0
 there=
 lost=
-plugged=
+bridged=
 for name in $vifs; do
 	# The guest may have gone meanwhile.
 	[ -e "$bus/devices/$name" ] || continue
@@ -315,21 +462,66 @@ for name in $vifs; do
 	fi
 	there="$there $name"
 	add "$notes/$name.ip" "$notes/all"
-	if [ -s "$notes/$name.vlans" ]; then
-		# It is not to be up in the wrong ones.
-		add "$notes/$name.vlans" "$notes/all.vlans"
-		add "$notes/$name.up" "$notes/all.up"
-	else
-		add "$notes/$name.up" "$notes/all"
-	fi
-	[ ! -e "$notes/$name.bridged" ] || plugged="$plugged $XENBUS_PATH/hotplug-status connected"
+	add "$notes/$name.vlans" "$notes/all.vlans"
+	# One is not to be up in the wrong VLANs.
+	add "$notes/$name.up" "$notes/all${vlans:+.up}"
+	[ -e "$notes/$name.bridged" ] || continue
+	bridged="$bridged $name"
+	: > "$notes/$name.back"
 done
 if [ -n "$there" ]; then
-	ip -force -batch "$notes/all" || status=1
-	[ ! -e "$notes/all.vlans" ] || bridge -force -batch "$notes/all.vlans" || status=1
-	[ ! -e "$notes/all.up" ] || ip -force -batch "$notes/all.up" || status=1
+	carry_out ip all || status=1
+	if [ -n "$vlans" ]; then
+		carry_out bridge all.vlans || status=1
+		carry_out ip all.up || status=1
+	fi
 fi
-[ -z "$plugged" ] || xenstore-write $plugged || status=1
+
+# Whether there is nothing to wait for before the guest of $vif may send: the bridge has opened its port, or
+# has begun to. It hears of the link when somebody asks for that.
+is_let_in() {
+	[ -n "$held_up" ] && [ -e "$notes/$name.up" ] && [ -e "$notes/$name.connected" ] &&
+		[ -e "$bus/devices/$name" ] || return 0
+	{ read -r carrier < "/sys/class/net/$vif/carrier" && [ "$carrier" = 1 ] &&
+		read -r state < "/sys/class/net/$vif/brport/state" && [ "$state" != 0 ]; } 2>/dev/null
+}
+
+# For up to two seconds, at first without a program.
+tries=0
+rest=$bridged
+while [ -n "$rest" ]; do
+	pending=$rest
+	ready=
+	rest=
+	tries=$((tries + 1))
+	for name in $pending; do
+		names "$name"
+		if is_let_in || [ $tries = 530 ]; then
+			ready="$ready $name"
+		else
+			rest="$rest $name"
+		fi
+	done
+	[ -z "$ready" ] || release $ready || status=1
+	[ -z "$rest" ] || [ $tries -lt 30 ] || sleep 0.004
+done
+
+# The others' own scripts know where they belong.
+for name in $there; do
+	[ ! -e "$notes/$name.bridged" ] || continue
+	names "$name"
+	script=$(xenstore-read "$XENBUS_PATH/script" 2>/dev/null)
+	if [ -x "$script" ]; then
+		# As the toolstack does, for scripts that route.
+		netdev=$(xenstore-read "$XENBUS_PATH/gatewaydev" 2>/dev/null)
+		export netdev
+		"$script" online type_if=vif || status=1
+	else
+		ip link set "$vif" up
+		xenstore-write "$XENBUS_PATH/hotplug-status" connected
+	fi
+	release "$name" || status=1
+done
 
 # Waits until the guest of $vif is connected, for up to ten seconds. A guest that has disconnected does
 # not count; one that was refused does.
@@ -345,35 +537,29 @@ await_connection() {
 		sleep 0.02
 	done
 }
+for name in $there; do
+	[ -e "$notes/$name.connected" ] || continue
+	names "$name"
+	await_connection && continue
+	error=$(xenstore-read "error/$XENBUS_PATH/error" 2>/dev/null)
+	echo "netback-reload: $vif is not connected again: ${error:-it is in state $state}" >&2
+	echo "Its guest is without network until the vif is attached anew, or the guest started anew." >&2
+	status=1
+done
 
-# The guests are served again. What is left has time, and some of it only a script knows.
+# The guests are served again. What is left has time, and leaves it to them.
+sleep 0.1
 for name in $there; do
 	names "$name"
-	if [ ! -e "$notes/$name.bridged" ]; then
-		script=$(xenstore-read "$XENBUS_PATH/script" 2>/dev/null)
-		if [ -x "$script" ]; then
-			# As the toolstack does, for scripts that route.
-			netdev=$(xenstore-read "$XENBUS_PATH/gatewaydev" 2>/dev/null)
-			export netdev
-			"$script" online type_if=vif || status=1
-		else
-			ip link set "$vif" up
-			xenstore-write "$XENBUS_PATH/hotplug-status" connected
-		fi
-	fi
-	offloads "$vif" > "$notes/now"
+	now=$(offloads "$vif")
 	while read -r feature was; do
-		grep -qx "$feature $was" "$notes/now" ||
-			ethtool -K "$vif" "$feature" "$was" > /dev/null 2>&1
+		case "$newline$now$newline" in
+		*"$newline$feature $was$newline"*) ;;
+		*) ethtool -K "$vif" "$feature" "$was" > /dev/null 2>&1 ;;
+		esac
 	done < "$notes/$name.offloads"
 	alias=$(cat "$notes/$name.alias")
 	[ -z "$alias" ] || ip link set dev "$vif" alias "$alias" || status=1
-	if [ -e "$notes/$name.connected" ] && ! await_connection; then
-		error=$(xenstore-read "error/$XENBUS_PATH/error" 2>/dev/null)
-		echo "netback-reload: $vif is not connected again: ${error:-it is in state $state}" >&2
-		echo "Its guest is without network until the vif is attached anew, or the guest started anew." >&2
-		status=1
-	fi
 done
 
 if [ -n "$lost" ]; then

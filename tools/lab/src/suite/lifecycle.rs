@@ -181,11 +181,16 @@ pub(super) fn start_udev(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// What an interface is like that must be as before.
+/// What an interface is like that must be as before, and the rate of its guest.
 pub(super) fn settings(lab: &Lab, vif: &str) -> Result<String> {
+    let rate = format!(
+        "backend/{}/rate",
+        vif.replace("vif", "vif/").replace('.', "/")
+    );
     let script = format!(
         "cd /sys/class/net/{vif} && cat mtu && readlink master && cat operstate && \
-         ethtool -k {vif} | grep -E '^(tcp-segmentation|tx-checksumming|scatter)'"
+         ethtool -k {vif} | grep -E '^(tcp-segmentation|tx-checksumming|scatter)' && \
+         {{ xenstore-read {rate} 2>/dev/null || echo no rate; }}"
     );
     Ok(lab.dom0().run(&script)?.stdout)
 }
@@ -287,6 +292,9 @@ fn live_swap(context: &mut Context) -> Result<()> {
         let lab = lab.clone();
         let guest = lab.guest().kind(kind).start()?;
         scenario(context, &lab, "swap", kind.name(), |context| {
+            // On the way to xen-netback it is held up by a lower one.
+            let rate = format!("backend/vif/{}/0/rate 100000000,50000", guest.domid()?);
+            dom0.run(&format!("xenstore-write {rate}"))?;
             let mut longest = 0f64;
             let once = [(&ours, &theirs), (&theirs, &ours)];
             let moves = once.repeat(if context.thorough { 2 } else { 1 });
