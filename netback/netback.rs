@@ -62,7 +62,7 @@ impl kernel::Module for Netback {
         params::settle();
         let host = Arc::new(
             Host {
-                departures: Arc::new(Workqueue::new(c"netback-free")?, GFP_KERNEL)?,
+                reaper: Arc::new(Workqueue::new(c"netback-reaper")?, GFP_KERNEL)?,
                 groups: Groups::new()?,
                 control: Arc::new(Workqueue::new(c"netback-ctrl")?, GFP_KERNEL)?,
                 debugfs: Dir::new(MODULE_NAME)?,

@@ -4,9 +4,9 @@
 //!
 //! C header: [`include/linux/netdevice.h`](srctree/include/linux/netdevice.h)
 
-use super::departure::Departure;
 use super::features::Features;
 use super::skb::SkBuff;
+use super::unregistration::Unregistration;
 use crate::bindings;
 use crate::sys::workqueue::Workqueue;
 use core::marker::PhantomData;
@@ -216,11 +216,11 @@ impl NetDevice {
 }
 
 /// A registered network device with its driver's data. Dropping it unregisters
-/// the device; what is left of it goes in the background, see [`Departure`].
+/// the device; what is left of it goes in the background, see [`Unregistration`].
 pub(crate) struct Registration<T: Operations> {
     device: NonNull<bindings::net_device>,
-    departure: Arc<Departure<T>>,
-    departures: Arc<Workqueue>,
+    unregistration: Arc<Unregistration>,
+    reaper: Arc<Workqueue>,
     _driver: PhantomData<T>,
 }
 
@@ -243,9 +243,9 @@ pub(crate) struct Config<'a> {
     pub(crate) features: Features,
     /// The interface's own address.
     pub(crate) address: [u8; 6],
-    /// Where the device goes in the end. Operations of the driver may be called
-    /// until this has been destroyed.
-    pub(crate) departures: &'a Arc<Workqueue>,
+    /// Who frees the device in the end. Operations of the driver may be called until
+    /// this has been destroyed.
+    pub(crate) reaper: &'a Arc<Workqueue>,
 }
 
 impl<T: Operations> Registration<T> {
@@ -296,10 +296,11 @@ impl<T: Operations> Registration<T> {
             )
         };
         let device = NonNull::new(device).ok_or(ENOMEM)?;
-        let departure = Departure::new(device, config.parent).inspect_err(|_| {
-            // SAFETY: the device is ours alone.
-            unsafe { bindings::free_netdev(device.as_ptr()) };
-        })?;
+        let unregistration =
+            Unregistration::new(device, config.parent, Self::free).inspect_err(|_| {
+                // SAFETY: the device is ours alone, and has no data yet.
+                unsafe { bindings::free_netdev(device.as_ptr()) };
+            })?;
 
         // SAFETY: the device is not registered yet, so it is ours alone, and
         // its private area has room for a `T`. Both tables are static.
@@ -320,16 +321,13 @@ impl<T: Operations> Registration<T> {
         if let Err(e) = registered {
             // SAFETY: the data were written above; the device is unknown to
             // others.
-            unsafe {
-                Self::driver_data(device.as_ptr()).drop_in_place();
-                bindings::free_netdev(device.as_ptr());
-            }
+            unsafe { Self::free(device) };
             return Err(e);
         }
         Ok(Self {
             device,
-            departure,
-            departures: config.departures.clone(),
+            unregistration,
+            reaper: config.reaper.clone(),
             _driver: PhantomData,
         })
     }
@@ -385,14 +383,28 @@ impl<T: Operations> Registration<T> {
 
     /// The driver's data.
     pub(crate) fn driver(&self) -> &T {
-        // SAFETY: written in `new`; dropped by the departure, which the drop of `self`
-        // begins.
+        // SAFETY: written in `new`; dropped when the device is freed, of which the drop
+        // of `self` is the beginning.
         unsafe { &*Self::driver_data(self.device.as_ptr()) }
     }
 
-    pub(super) fn driver_data(device: *mut bindings::net_device) -> *mut T {
+    fn driver_data(device: *mut bindings::net_device) -> *mut T {
         // SAFETY: computes the address of the device's private area.
         unsafe { bindings::netback_netdev_priv(device) }.cast()
+    }
+
+    /// Frees a device and its data.
+    ///
+    /// # Safety
+    ///
+    /// `device` must be one that `new` made and has written its data to. Nobody may use
+    /// either any more.
+    unsafe fn free(device: NonNull<bindings::net_device>) {
+        // SAFETY: by the requirement above.
+        unsafe {
+            Self::driver_data(device.as_ptr()).drop_in_place();
+            bindings::free_netdev(device.as_ptr());
+        }
     }
 
     /// # Safety
@@ -650,7 +662,8 @@ fn fill_tx(stats: &mut bindings::netdev_queue_stats_tx, totals: &Totals) {
 
 impl<T: Operations> Drop for Registration<T> {
     fn drop(&mut self) {
-        // SAFETY: registered in `new`; this is the end of what knows of the device.
-        unsafe { self.departure.begin(&self.departures) };
+        // SAFETY: registered in `new`, and this is the end of what knows of the device.
+        // The data may go with any thread, as `Operations` says.
+        unsafe { self.unregistration.begin(&self.reaper) };
     }
 }

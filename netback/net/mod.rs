@@ -3,7 +3,6 @@
 //! Safe faces of the kernel's network interfaces: devices, NAPI, socket buffers
 //! and the copies between them and guests.
 
-mod departure;
 pub(crate) mod device;
 pub(crate) mod features;
 pub(crate) mod link_watch;
@@ -13,6 +12,7 @@ pub(crate) mod skb;
 pub(crate) mod skb_list;
 pub(crate) mod transfer;
 pub(crate) mod transmit_queue;
+mod unregistration;
 
 #[cfg(CONFIG_NETBACK_KUNIT)]
 #[path = "../../kunit/net.rs"]

@@ -81,8 +81,8 @@ const ERROR: &CStr = c"error";
 pub(crate) struct Host {
     // Field order is drop order: who holds an interface holds one of its queues,
     // which has a worker.
-    /// Where interfaces go when they are unregistered.
-    pub(crate) departures: Arc<Workqueue>,
+    /// Who frees interfaces that were unregistered.
+    pub(crate) reaper: Arc<Workqueue>,
     /// The workers.
     pub(crate) groups: Groups,
     /// Where messages of control rings are dealt with.
@@ -386,7 +386,7 @@ impl Backend {
                 max_mtu: Interface::MAX_MTU,
                 features: Interface::all_features(),
                 address: ADDRESS,
-                departures: &host.departures,
+                reaper: &host.reaper,
             },
             Interface::new().map_err(allocating)?,
         )

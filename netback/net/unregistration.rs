@@ -5,13 +5,8 @@
 //!
 //! C header: [`include/linux/netdevice.h`](srctree/include/linux/netdevice.h)
 
-use super::device::{
-    Operations,
-    Registration, //
-};
 use crate::bindings;
 use crate::sys::workqueue::Workqueue;
-use core::marker::PhantomData;
 use core::ptr::NonNull;
 use kernel::impl_has_work;
 use kernel::new_work;
@@ -32,75 +27,76 @@ use kernel::workqueue::{
 /// takes long, for an RCU barrier is waited for, and longer while anybody holds a
 /// reference. A guest whose vif is bound again waits for the former only.
 #[pin_data]
-pub(super) struct Departure<T: Operations> {
+pub(super) struct Unregistration {
     device: NonNull<bindings::net_device>,
     /// The device below it, which the stack may name in the log until the end.
     _parent: ARef<kernel::device::Device>,
+    /// Frees the device and what belongs to it.
+    free: unsafe fn(NonNull<bindings::net_device>),
     /// Nobody finds the device any more.
     #[pin]
-    unregistered: Completion,
+    done: Completion,
     #[pin]
     work: Work<Self>,
-    _driver: PhantomData<T>,
 }
 
-// SAFETY: the device may be used from any thread, and so may the driver's data.
-unsafe impl<T: Operations> Send for Departure<T> {}
+// SAFETY: a network device may be used from any thread, and `begin` demands that it
+// may be freed from any.
+unsafe impl Send for Unregistration {}
 // SAFETY: as above.
-unsafe impl<T: Operations> Sync for Departure<T> {}
+unsafe impl Sync for Unregistration {}
 
 impl_has_work! {
-    impl{T: Operations} HasWork<Self> for Departure<T> { self.work }
+    impl HasWork<Self> for Unregistration { self.work }
 }
 
-impl<T: Operations> Departure<T> {
-    /// The end of `device`, below which is `parent`.
+impl Unregistration {
+    /// The end of `device`, below which is `parent`, and which `free` frees.
     pub(super) fn new(
         device: NonNull<bindings::net_device>,
         parent: &kernel::device::Device,
+        free: unsafe fn(NonNull<bindings::net_device>),
     ) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
                 device,
                 _parent: parent.into(),
-                unregistered <- Completion::new(),
-                work <- new_work!("netback::Departure"),
-                _driver: PhantomData,
+                free,
+                done <- Completion::new(),
+                work <- new_work!("netback::Unregistration"),
             }),
             GFP_KERNEL,
         )
     }
 
-    /// Unregisters the device, and has `workqueue` free it, with the driver's data,
-    /// as soon as nobody uses it. Takes rtnl; sleeps.
+    /// Unregisters the device, and has it freed by work on `reaper` as soon as nobody
+    /// uses it. Takes rtnl; sleeps.
     ///
     /// # Safety
     ///
-    /// The device must be one that [`Registration::new`] made, and registered. This
-    /// is called once, and the caller leaves the device alone from then on.
-    pub(super) unsafe fn begin(self: &Arc<Self>, workqueue: &Workqueue) {
+    /// The device must be registered, and its `free` must be allowed to be called
+    /// once, by any thread, when nobody uses the device any more. This is called
+    /// once, and the caller leaves the device alone from then on.
+    pub(super) unsafe fn begin(self: &Arc<Self>, reaper: &Workqueue) {
         // It is not on the queue yet, which is the only way to fail.
-        let _ = workqueue.enqueue(self.clone());
-        self.unregistered.wait_for_completion();
+        let _ = reaper.enqueue(self.clone());
+        self.done.wait_for_completion();
     }
 }
 
-impl<T: Operations> WorkItem for Departure<T> {
+impl WorkItem for Unregistration {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
-        let device = this.device.as_ptr();
-
-        // SAFETY: registered, by the requirement of `begin`, and run once. With rtnl goes the wait
-        // for all operations and references, so that the data and then the device
-        // may go.
+        // SAFETY: registered, and this is run once, by the requirement of `begin`.
+        // With rtnl goes the wait for all operations and references, so that the
+        // device may be freed.
         unsafe {
             bindings::rtnl_lock();
-            bindings::unregister_netdevice_queue(device, core::ptr::null_mut());
-            this.unregistered.complete_all();
+            bindings::unregister_netdevice_queue(this.device.as_ptr(), core::ptr::null_mut());
+            this.done.complete_all();
             bindings::rtnl_unlock();
-            Registration::<T>::driver_data(device).drop_in_place();
-            bindings::free_netdev(device);
+            (this.free)(this.device);
         }
     }
 }
