@@ -226,7 +226,7 @@ release() {
 	for name; do
 		[ -e "$bus/devices/$name" ] || continue
 		names "$name"
-		[ ! -e "$notes/$name.back" ] || pairs="$pairs $XENBUS_PATH/hotplug-status connected"
+		[ ! -s "$notes/$name.back" ] || pairs="$pairs $XENBUS_PATH/hotplug-status connected"
 		{ read -r rate < "$notes/$name.rate"; } 2>/dev/null || continue
 		case "$rate" in
 		# As fast as they can, which is what it means when there is no rate. To remove it takes another
@@ -241,7 +241,9 @@ release() {
 	# Should it fail, the end tries once more.
 	[ -z "$pairs" ] || xenstore-write $pairs || return 1
 	for name; do
-		[ ! -e "$notes/$name.rate" ] || : > "$notes/$name.rate"
+		for note in "$notes/$name.back" "$notes/$name.rate"; do
+			[ ! -e "$note" ] || : > "$note"
+		done
 	done
 }
 
@@ -467,7 +469,7 @@ for name in $vifs; do
 	add "$notes/$name.up" "$notes/all${vlans:+.up}"
 	[ -e "$notes/$name.bridged" ] || continue
 	bridged="$bridged $name"
-	: > "$notes/$name.back"
+	echo back > "$notes/$name.back"
 done
 if [ -n "$there" ]; then
 	carry_out ip all || status=1
