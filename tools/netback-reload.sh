@@ -169,6 +169,8 @@ tidy() {
 }
 trap tidy EXIT
 trap 'exit 1' HUP INT TERM
+# Nobody need listen to what is said.
+trap '' PIPE
 
 # What can be switched of an interface, and how it is.
 offloads() {
@@ -192,17 +194,29 @@ names() {
 # what that comes to. Less would be taken for a mistake, and a longer time be waited for to its end.
 crawl=1,100000
 
+# Who writes for a guest that has gone makes its directory anew: takes that away again, of the vifs $@.
+forget_gone() {
+	for name; do
+		[ ! -e "$bus/devices/$name" ] || continue
+		names "$name"
+		xenstore-rm "$XENBUS_PATH" 2>/dev/null
+	done
+}
+
 # Has the guests of $vifs crawl.
 hold_up() {
+	before=$why
 	pairs=
 	for name in $vifs; do
 		[ -e "$bus/devices/$name" ] || continue
 		names "$name"
 		if rate=$(xenstore-read "$XENBUS_PATH/rate" 2>/dev/null); then
-			# It may have been left behind by one of us that was killed.
-			[ "$rate" != "$crawl" ] || rate=none
+			# It may have been left behind by one of us that was killed; and what is none lifts the limit.
+			case "$rate" in
+			"$crawl" | "" | *[!0-9,]*) rate=none ;;
+			esac
 		else
-			! xenstore-exists "$XENBUS_PATH/rate" 2>/dev/null || return 1
+			! xenstore-exists "$XENBUS_PATH/rate" 2>/dev/null && [ "$why" = "$before" ] || return 1
 			rate=none
 		fi
 		echo "$rate" > "$notes/$name.rate" || return 1
@@ -210,12 +224,8 @@ hold_up() {
 	done
 	[ -z "$pairs" ] || xenstore-write $pairs || return 1
 	held_up=yes
-	# Who writes for a guest that has gone makes its directory anew.
-	for name in $vifs; do
-		[ ! -e "$bus/devices/$name" ] || continue
-		names "$name"
-		xenstore-rm "$XENBUS_PATH" 2>/dev/null
-	done
+	forget_gone $vifs
+	return 0
 }
 held_up=
 
@@ -238,8 +248,9 @@ release() {
 		*) pairs="$pairs $XENBUS_PATH/rate $rate" ;;
 		esac
 	done
-	# Should it fail, the end tries once more.
-	[ -z "$pairs" ] || xenstore-write $pairs || return 1
+	# What interrupts us may end it. Should it fail again, the end tries once more.
+	[ -z "$pairs" ] || xenstore-write $pairs || xenstore-write $pairs || return 1
+	forget_gone "$@"
 	for name; do
 		for note in "$notes/$name.back" "$notes/$name.rate"; do
 			[ ! -e "$note" ] || : > "$note"
@@ -260,13 +271,23 @@ prepare() {
 # Has it carry that out, and waits until it has.
 carry_out() {
 	read -r pid < "$notes/$2.pid"
-	# Opened like this, the pipe waits for nobody; what is in it is there for as long as it is open.
-	{
-		[ ! -e "/proc/$pid/exe" ] || while read -r line; do echo "$line"; done < "$notes/$2"
-		until [ "/proc/$pid/fd/0" -ef "$notes/$2.pipe" ] || [ ! -e "/proc/$pid/exe" ]; do
-			sleep 0.004
-		done
-	} 1<> "$notes/$2.pipe"
+	# Opened like this, the pipe waits for nobody, and the program need not wait any more.
+	exec 8<> "$notes/$2.pipe"
+	tries=0
+	until [ "/proc/$pid/fd/0" -ef "$notes/$2.pipe" ]; do
+		tries=$((tries + 1))
+		[ -e "/proc/$pid/exe" ] && [ $tries -lt 500 ] || break
+		sleep 0.004
+	done
+	if [ "/proc/$pid/fd/0" -ef "$notes/$2.pipe" ]; then
+		exec 9> "$notes/$2.pipe" 8<&-
+		# It may end before it has read all.
+		while read -r line; do echo "$line" >&9 || break; done < "$notes/$2" 2>/dev/null
+		exec 9>&-
+	else
+		exec 8<&-
+		kill -KILL "$pid" 2>/dev/null
+	fi
 	while :; do
 		wait "$pid"
 		result=$?
@@ -416,10 +437,11 @@ if [ -z "$rebind" ]; then
 		fi
 	fi
 	if [ -n "$why" ]; then
-		if [ ! -d "/sys/module/$from" ] && [ ! -e "$bus/drivers/vif" ]; then
-			[ -n "$held_up" ] || ! is_hasty "$back" || hold_up
-			(eval "$back")
-		fi
+		successor=
+		[ -d "/sys/module/$from" ] || [ -e "$bus/drivers/vif" ] || successor=$back
+		[ -n "$held_up" ] || ! is_hasty "$successor" || hold_up
+		# Who interrupts us twice shall not leave the guests to nobody.
+		[ -z "$successor" ] || (trap '' HUP INT TERM; eval "$successor")
 	fi
 fi
 
@@ -431,6 +453,7 @@ await_interface() {
 		[ -e "$bus/devices/$name" ] && [ $tries -lt 1500 ] || return 1
 		sleep 0.02
 	done
+	return 0
 }
 
 # Adds lines that were noted to others. Without a program: the guests wait.
@@ -538,6 +561,7 @@ await_connection() {
 		[ $tries -lt 500 ] || return 1
 		sleep 0.02
 	done
+	return 0
 }
 for name in $there; do
 	[ -e "$notes/$name.connected" ] || continue
