@@ -307,8 +307,7 @@ const ALLOWED: &[(&str, i64, f64)] = &[
     ("SUnreclaim", 1024, 0.5),
     // Idle kernel workers come and go, and 16 KiB of stack with each of them.
     ("VmallocUsed", 160, 0.0),
-    // KiB. It is given back by whole chunks, of which long-lived objects of others keep many.
-    ("Percpu", 128, 0.0),
+    ("Percpu", 64, 0.0),
     ("KernelStack", 160, 0.0),
     // KiB that were asked for by the page, and are in none of the above. Each processor keeps some
     // free ones to itself, and each group's pool up to 1024.

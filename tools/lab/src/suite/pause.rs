@@ -276,7 +276,7 @@ fn loses_nothing(context: &mut Context) -> Result<()> {
                     ..Found::default()
                 })
             };
-            if with_theirs {
+            if command.contains(&theirs) {
                 // The other driver has threads of its own.
                 uncounted_scenario(context, &lab, way, kind.name(), play)?;
             } else {
